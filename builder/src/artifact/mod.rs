@@ -1,0 +1,1 @@
+//! What the builder writes: one writer per format.

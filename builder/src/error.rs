@@ -1,0 +1,86 @@
+//! What a stage fails with: a sentence that stands after `error:`, and a hint where there is one.
+//!
+//! Nothing in the builder acts on the kind of a failure, every failure ends in front of a person: so there is one
+//! type for all stages, and what counts is that the sentence names the object and the cause.
+
+use std::fmt;
+
+/// A failure, as its reader meets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    sentence: String,
+    hint: Option<String>,
+}
+
+/// A result of a stage.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A failure that is described by `sentence`: verb, object in backticks, cause; no capital, no full stop.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self { sentence: sentence.into(), hint: None }
+    }
+
+    /// The same failure with a proposal of what to do, printed on a line of its own.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same failure as part of a larger deed: `{outer}: {sentence}`.
+    #[must_use]
+    pub fn within(mut self, outer: impl fmt::Display) -> Self {
+        self.sentence = format!("{outer}: {}", self.sentence);
+        self
+    }
+
+    /// What to do about it, if anything is known to help.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Lets an [`Error`] travel through code that speaks `std::io`, such as a reader that verifies what it reads.
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Says what was being done when a foreign error turned up.
+pub trait Context<T> {
+    /// `cannot {doing}: {cause}`, where `doing` is a verb and its object: ``read `web.toml` ``.
+    fn doing<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
+    fn doing<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|cause| Error::new(format!("cannot {}: {cause}", doing())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_reads_as_a_sentence_from_the_outermost_deed_to_the_cause() {
+        let cause: std::result::Result<(), _> = Err(std::io::Error::from_raw_os_error(28));
+        let error =
+            cause.doing(|| "write `a.img`").unwrap_err().within("service.web").hint("free some space");
+        assert_eq!(
+            error.to_string(),
+            "service.web: cannot write `a.img`: No space left on device (os error 28)"
+        );
+        assert_eq!(error.advice(), Some("free some space"));
+    }
+}

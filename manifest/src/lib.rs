@@ -1,0 +1,192 @@
+//! The boot manifest: the one document that the builder writes and init reads.
+//!
+//! It carries decisions, not questions: image configuration is already merged with the machine's config, users
+//! are numbers, paths are checked, layers are named by digest. init checks the version and does as it says.
+//!
+//! The document is JSON. Its bytes for a sample machine are pinned by `tests/golden.rs`; whoever changes a shape
+//! here raises [`VERSION`] and updates that file in the same commit.
+
+pub mod name;
+pub mod report;
+
+use serde::{Deserialize, Serialize};
+
+pub use name::Name;
+
+/// The version of the boot manifest's shape. init refuses any other.
+pub const VERSION: u32 = 1;
+
+/// Where things stand in the initramfs. Everything that the builder puts there for init is below one folder.
+pub mod path {
+    /// The boot manifest.
+    pub const MANIFEST: &str = "/coracle/manifest.json";
+    /// Kernel modules, decompressed, named as in [`Manifest::modules`](crate::Manifest::modules).
+    pub const MODULES: &str = "/coracle/modules";
+    /// The layer store: `<digest>.erofs` for each of [`Manifest::layers`](crate::Manifest::layers).
+    pub const LAYERS: &str = "/coracle/layers";
+    /// The file in a container's root that init binds the machine's `resolv.conf` over.
+    pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+}
+
+/// The whole machine, as init sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`VERSION`] in a manifest that this code wrote.
+    pub version: u32,
+    /// The machine's name, which becomes its host name.
+    pub name: Name,
+    /// File names of kernel modules below [`path::MODULES`], in load order.
+    pub modules: Vec<String>,
+    /// Digests (64 hexadecimal digits) of the layers, each mounted once and shared by the containers that use it.
+    pub layers: Vec<String>,
+    /// What to do with the machine's first network interface.
+    pub network: Network,
+    /// Oneshots in the order in which they run, then services in the order in which they start.
+    pub services: Vec<Service>,
+}
+
+/// How the machine gets its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Only the loopback interface is set up.
+    None,
+    /// DHCP on the first interface that is not the loopback, the lease renewed for as long as the machine runs.
+    Dhcp,
+}
+
+/// One supervised container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Unique in the machine; names the cgroup and the log lines.
+    pub name: Name,
+    /// Long-running, or run to its end once.
+    pub kind: Kind,
+    /// What follows its end.
+    pub restart: Restart,
+    /// How it is asked to end.
+    pub stop: Stop,
+    /// What runs.
+    pub container: Container,
+}
+
+/// Whether a service runs for as long as the machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Long-running; all of them start at once when the last oneshot has completed.
+    Service,
+    /// Run to its end once, before anything that stands after it in the list starts.
+    Oneshot {
+        /// What a final failure does to the boot.
+        on_failure: OnFailure,
+    },
+}
+
+/// What the failure of a oneshot does, once its restart policy has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// The machine stops what runs and powers off, with the oneshot's exit code in its report.
+    AbortBoot,
+    /// The boot goes on.
+    Ignore,
+}
+
+/// The restart policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Its end is final.
+    Never,
+    /// Started again, after the backoff, when it ends with a code other than 0 or by a signal.
+    OnFailure,
+    /// Started again, after the backoff, however it ends.
+    Always,
+}
+
+/// How a service is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Sent first, to the container's first process: a signal number, 1 to 64.
+    pub signal: i32,
+    /// Milliseconds from the stop signal to `cgroup.kill`.
+    pub grace_ms: u64,
+}
+
+/// A container: a process, its root and what it may do. Knows nothing of services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// Indices into [`Manifest::layers`], the uppermost first. The first is the builder's own layer, which holds
+    /// the mount points, unless the image already has them all.
+    pub layers: Vec<usize>,
+    /// No writable upper: the root is its layers and nothing else.
+    pub read_only: bool,
+    /// The host name inside.
+    pub hostname: Name,
+    /// The program and its arguments; never empty. A program without a slash is looked for in `PATH` of
+    /// [`env`](Self::env), inside the container's root.
+    pub argv: Vec<String>,
+    /// `NAME=value` each; the whole environment.
+    pub env: Vec<String>,
+    /// The working directory: absolute. The builder has made sure that it exists.
+    pub cwd: String,
+    /// Numeric user and groups of the first process.
+    pub user: User,
+    /// The capabilities kept, as a bit set of `CAP_*` numbers: bounding, and for user 0 permitted and effective.
+    pub capabilities: u64,
+    /// Mounts beside the standard ones (`/proc`, `/sys`, `/dev`, …), in order.
+    pub mounts: Vec<Mount>,
+    /// Device nodes beside the standard ones.
+    pub devices: Vec<Device>,
+}
+
+/// Numeric credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+/// A mount that the config asks for. Targets are absolute, normalised, and exist in the container's layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Mount {
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Where.
+        target: String,
+        /// Bytes at most; 0 means the kernel's default of half the memory.
+        size: u64,
+        /// Permission bits of its root.
+        mode: u32,
+    },
+    /// A folder or file of the machine.
+    Bind {
+        /// Absolute path on the machine. A folder is made when nothing is there.
+        source: String,
+        /// Where.
+        target: String,
+        /// Not writable through this mount.
+        read_only: bool,
+    },
+}
+
+/// A device node of the machine that appears in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Absolute path of the node on the machine.
+    pub source: String,
+    /// Path inside, below `/dev`.
+    pub target: String,
+}

@@ -1,0 +1,1 @@
+//! Boots real machines in QEMU and asks them for facts.
