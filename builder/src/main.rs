@@ -2,6 +2,8 @@
 
 mod artifact;
 mod error;
+mod lock;
 mod oci;
+mod store;
 
 fn main() {}

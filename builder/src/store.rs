@@ -1,0 +1,274 @@
+//! The store: blobs by digest, converted layers and kernels, shared by all builds of a user.
+//!
+//! ```text
+//! blobs/sha256/HEX          verified while written, and again when a document is read
+//! layers/FORMAT/HEX.erofs   verified by whoever writes one; complete, because they appear by rename
+//! kernels/NAME              likewise
+//! ```
+//!
+//! Nothing here is precious: every file can be made again. Files appear under their names complete and all at
+//! once, so that builds which run at the same time, or are killed, leave nothing for the next one to trip over.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::error::{Context, Error, Result};
+use crate::oci::descriptor::Digest;
+
+/// Bytes moved at once. Large enough that system calls do not show beside hashing.
+const CHUNK: usize = 256 << 10;
+
+/// The variable that names another folder for the store.
+const VARIABLE: &str = "CORACLE_CACHE";
+
+/// A folder of verified files.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// The user's store: `$CORACLE_CACHE`, else `coracle` in the XDG cache folder.
+    pub fn open() -> Result<Self> {
+        if let Some(root) = std::env::var_os(VARIABLE).filter(|root| !root.is_empty()) {
+            return Self::at(root);
+        }
+        let folders = etcetera::choose_base_strategy().map_err(|_| {
+            Error::new("cannot find the cache folder: neither `XDG_CACHE_HOME` nor `HOME` is set")
+                .hint(format!("set `{VARIABLE}` to a folder"))
+        })?;
+        Self::at(folders.cache_dir().join("coracle"))
+    }
+
+    /// The store in a folder, which is made when it is missing.
+    pub fn at(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        fs::create_dir_all(&root).doing(|| format!("make the store `{}`", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// Where the blob with this digest stands, if the store has it.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Where a layer stands that was converted to `format` (which includes the version and the options of the
+    /// conversion), if the store has it.
+    pub fn layer_path(&self, format: &str, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(format).join(diff_id.hex()).with_extension("erofs")
+    }
+
+    /// Where a kernel, or what was made of one, stands under a name of the caller's choice.
+    pub fn kernel_path(&self, name: &str) -> PathBuf {
+        self.root.join("kernels").join(name)
+    }
+
+    /// The bytes of a blob of at most `limit` bytes. A blob that was damaged since it was written is as good as
+    /// missing: the caller gets it from where it came from, and inserting it again mends the store.
+    pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.blob_path(digest);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).doing(|| format!("open `{}`", path.display())),
+        };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).doing(|| format!("read `{}`", path.display()))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::new(format!("blob `{digest}` has more than {limit} bytes")));
+        }
+        Ok((Digest::of(&bytes) == *digest).then_some(bytes))
+    }
+
+    /// Keeps some bytes under their digest.
+    pub fn insert_blob(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.read_blob(&digest, bytes.len() as u64)?.is_none() {
+            let mut draft = self.begin(&self.blob_path(&digest))?;
+            draft.write_all(bytes).doing(|| format!("write blob `{digest}` into the store"))?;
+            // Not flushed to the disk first: documents are verified whenever they are read.
+            draft.publish()?;
+        }
+        Ok(digest)
+    }
+
+    /// Keeps what a reader gives, to its end, if it has this digest and at most `limit` bytes.
+    pub fn import(&self, reader: &mut dyn Read, expected: &Digest, limit: u64) -> Result<PathBuf> {
+        let path = self.blob_path(expected);
+        let mut draft = self.begin(&path)?;
+        let (mut hasher, mut total, mut chunk) = (Sha256::new(), 0, vec![0; CHUNK]);
+        loop {
+            let count = match reader.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).doing(|| format!("read blob `{expected}`")),
+            };
+            total += count as u64;
+            if total > limit {
+                return Err(Error::new(format!("blob `{expected}` has more than {limit} bytes")));
+            }
+            hasher.update(&chunk[..count]);
+            draft.write_all(&chunk[..count]).doing(|| format!("write blob `{expected}` into the store"))?;
+        }
+        let found = Digest::from_hasher(hasher);
+        if found != *expected {
+            return Err(Error::new(format!(
+                "blob `{expected}` is damaged: its bytes have the digest `{found}`"
+            )));
+        }
+        draft.commit()?;
+        Ok(path)
+    }
+
+    /// Begins a file of the store, at a path that one of the methods above gave.
+    pub fn begin(&self, path: &Path) -> Result<Draft> {
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder).doing(|| format!("make the folder `{}`", folder.display()))?;
+        Draft::begin(path)
+    }
+
+    /// A file without a name on the store's file system, gone when it is closed.
+    pub fn scratch(&self) -> Result<File> {
+        tempfile::tempfile_in(&self.root).doing(|| format!("make a file in `{}`", self.root.display()))
+    }
+}
+
+/// A file that is being written, and appears under its name only when it is committed. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Draft {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Begins a file in a folder that exists.
+    pub fn begin(path: &Path) -> Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new()
+            .prefix(".draft-")
+            // As any new file, less the umask; a temporary file is the owner's alone by default.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .doing(|| format!("make a file in `{}`", folder.display()))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// The file itself, for system calls that copy between files.
+    pub fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// Puts the file under its name, its bytes on the disk first: a name must not outlive a power failure that
+    /// its bytes did not.
+    pub fn commit(self) -> Result<()> {
+        self.file.as_file().sync_all().doing(|| format!("write `{}`", self.path.display()))?;
+        self.publish()
+    }
+
+    fn publish(self) -> Result<()> {
+        self.file
+            .persist(&self.path)
+            .map(drop)
+            .map_err(|failure| failure.error)
+            .doing(|| format!("write `{}`", self.path.display()))
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_file_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_file_mut().flush()
+    }
+}
+
+impl Seek for Draft {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.as_file_mut().seek(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("cache")).unwrap();
+        (folder, store)
+    }
+
+    fn blobs(store: &Store) -> usize {
+        fs::read_dir(store.root.join("blobs/sha256")).unwrap().count()
+    }
+
+    #[test]
+    fn a_blob_is_read_back_by_its_digest_and_within_the_limit() {
+        let (_folder, store) = store();
+        let digest = store.insert_blob(b"hello").unwrap();
+        assert_eq!(store.read_blob(&digest, 5).unwrap().unwrap(), b"hello");
+        assert_eq!(store.read_blob(&Digest::of(b"other"), 5).unwrap(), None);
+        let error = store.read_blob(&digest, 4).unwrap_err().to_string();
+        assert_eq!(error, format!("blob `{digest}` has more than 4 bytes"));
+    }
+
+    #[test]
+    fn a_damaged_blob_is_as_good_as_missing_and_is_mended() {
+        let (_folder, store) = store();
+        let digest = store.insert_blob(b"hello").unwrap();
+        fs::write(store.blob_path(&digest), b"jello").unwrap();
+        assert_eq!(store.read_blob(&digest, 5).unwrap(), None);
+        store.insert_blob(b"hello").unwrap();
+        assert_eq!(store.read_blob(&digest, 5).unwrap().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn an_import_is_kept_only_with_its_digest_and_within_its_limit() {
+        let (_folder, store) = store();
+        let digest = Digest::of(b"hello");
+        assert!(store.import(&mut &b"jello"[..], &digest, 5).unwrap_err().to_string().contains("is damaged"));
+        assert!(
+            store.import(&mut &b"hello!"[..], &digest, 5).unwrap_err().to_string().contains("more than 5")
+        );
+        assert_eq!(blobs(&store), 0);
+        let path = store.import(&mut &b"hello"[..], &digest, 5).unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_dropped_draft_leaves_nothing_behind() {
+        let (_folder, store) = store();
+        let path = store.layer_path("plain-1", &Digest::of(b"x"));
+        let mut draft = store.begin(&path).unwrap();
+        draft.write_all(b"half of a lay").unwrap();
+        drop(draft);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_appears_complete_even_when_many_write_it_at_once() {
+        let (_folder, store) = store();
+        let bytes = vec![7; 300_000];
+        let digest = Digest::of(&bytes);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        store.import(&mut &bytes[..], &digest, 1 << 20).unwrap();
+                        assert_eq!(store.read_blob(&digest, 1 << 20).unwrap().unwrap(), bytes);
+                    }
+                });
+            }
+        });
+        assert_eq!(blobs(&store), 1);
+    }
+}
