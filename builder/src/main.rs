@@ -1,6 +1,7 @@
 //! `coracle`: one TOML file in, a bootable machine out.
 
 mod artifact;
+mod config;
 mod error;
 mod lock;
 mod oci;

@@ -1,0 +1,366 @@
+//! From what is written to what is meant: defaults, cross-references and contradictions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use manifest::{Kind, Name, OnFailure, Restart};
+
+use super::problem::{Problem, suggestion};
+use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawService};
+use super::value::{self, Port};
+use super::{Config, File, FileContent, Kernel, KernelSource, Service};
+use crate::oci::reference::Reference;
+
+/// The package that Debian's users get when they ask for no kernel in particular.
+const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
+
+/// Docker's.
+const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Folders of the machine that are mounted over when it boots, or are init's own.
+const RESERVED_FOLDERS: &[&str] = &["/coracle", "/dev", "/init", "/proc", "/run", "/sys"];
+
+/// The longest kernel command line, less the room that Coracle's own words take (`COMMAND_LINE_SIZE` is 2,048).
+const MAX_CMDLINE: usize = 1536;
+
+/// The machine that is meant, as far as one can be made; whoever calls looks at `problems` first.
+pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Config> {
+    let mut check = Check { problems };
+    let name = match &raw.name {
+        Some(name) => check.name("name", name),
+        None => {
+            check.missing("name", "a machine has a name, such as name = \"shop\"");
+            None
+        }
+    };
+    let kernel = check.kernel(raw.kernel, &base);
+    let mut services: Vec<At<Service>> = Vec::new();
+    for (tables, oneshot) in [(raw.oneshots, true), (raw.services, false)] {
+        for table in tables {
+            let span = table.span.clone();
+            let Some(value) = check.service(table, oneshot) else { continue };
+            if services.iter().any(|other| other.value.name == value.name) {
+                check.at(&span, value.path(), "a oneshot has the same name; names are unique in a machine");
+            }
+            services.push(At { value, span });
+        }
+    }
+    let mut files: Vec<At<File>> = Vec::new();
+    for (index, table) in raw.files.into_iter().enumerate() {
+        let span = table.span.clone();
+        files.extend(check.file(index, table, &base).map(|value| At { value, span }));
+    }
+    check.file_collisions(&files);
+    check.mount_collisions(&services);
+    check.port_collisions(&services);
+    let services = services.into_iter().map(|service| service.value).collect();
+    let files = files.into_iter().map(|file| file.value).collect();
+    Some(Config { name: name?, kernel: kernel?, services, files, base })
+}
+
+struct Check<'a> {
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn at(&mut self, span: &Range<usize>, path: impl fmt::Display, what: impl fmt::Display) {
+        self.problems.push(Problem::at(span, path, what));
+    }
+
+    fn missing(&mut self, path: impl fmt::Display, what: &str) {
+        self.problems.push(Problem { span: None, sentence: format!("{path}: {what}") });
+    }
+
+    /// Notes the problem of a value that could not be read.
+    fn value<T>(
+        &mut self,
+        span: &Range<usize>,
+        path: impl fmt::Display,
+        result: Result<T, String>,
+    ) -> Option<T> {
+        result.map_err(|what| self.at(span, path, what)).ok()
+    }
+
+    fn name(&mut self, path: &str, name: &At<String>) -> Option<Name> {
+        self.value(&name.span, path, Name::try_from(name.value.clone()).map_err(|why| why.to_string()))
+    }
+
+    fn reference(&mut self, path: &str, image: &At<String>) -> Option<Reference> {
+        let reference = image.value.parse().map_err(|error: crate::error::Error| {
+            let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+            format!("{error}{advice}")
+        });
+        self.value(&image.span, path, reference)
+    }
+
+    fn kernel(&mut self, raw: RawKernel, base: &std::path::Path) -> Option<Kernel> {
+        let given = [&raw.package, &raw.image, &raw.path];
+        if let Some(second) = given.into_iter().flatten().nth(1) {
+            self.at(
+                &second.span,
+                "kernel",
+                "a kernel comes from one of `package`, `image` and `path`, not from two",
+            );
+        }
+        let (folder, modules) = match raw.modules {
+            None => (None, Vec::new()),
+            Some(At { value: Modules::Folder(folder), span }) => {
+                if raw.path.is_none() {
+                    self.at(
+                        &span,
+                        "kernel.modules",
+                        "a folder goes with `path`; names to load are a list, [\"nvme\"]",
+                    );
+                }
+                (Some(base.join(folder)), Vec::new())
+            }
+            Some(At { value: Modules::Names(names), .. }) => (None, names),
+        };
+        let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        for name in modules.iter().filter(|name| name.value.is_empty() || !name.value.chars().all(word)) {
+            self.at(
+                &name.span,
+                "kernel.modules",
+                format!("`{}` is no module name", name.value.escape_debug()),
+            );
+        }
+        let source = match (raw.package, raw.image, raw.path) {
+            (_, Some(image), _) => KernelSource::Image(self.reference("kernel.image", &image)?),
+            (_, _, Some(path)) => KernelSource::Files { image: base.join(path.value), modules: folder },
+            (Some(package), ..) => {
+                let character = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '+' | '-' | '.');
+                if !package.value.starts_with("linux-image-") || !package.value.chars().all(character) {
+                    let what = "expected a Debian kernel package such as \"linux-image-cloud-amd64\"";
+                    self.at(&package.span, "kernel.package", what);
+                }
+                KernelSource::Package(package.value)
+            }
+            (None, None, None) => KernelSource::Package(DEFAULT_KERNEL.to_owned()),
+        };
+        let cmdline = raw.cmdline.map_or_else(String::new, |cmdline| {
+            if cmdline.value.len() > MAX_CMDLINE || cmdline.value.chars().any(char::is_control) {
+                let what = format!("a kernel command line is one line of at most {MAX_CMDLINE} bytes");
+                self.at(&cmdline.span, "kernel.cmdline", what);
+            }
+            cmdline.value.trim().to_owned()
+        });
+        Some(Kernel { source, modules: modules.into_iter().map(|name| name.value).collect(), cmdline })
+    }
+
+    fn service(&mut self, At { value: raw, span }: At<RawService>, oneshot: bool) -> Option<Service> {
+        let path = format!("{}.{}", if oneshot { "oneshot" } else { "service" }, raw.name.value);
+        let name = self.name(&path, &raw.name);
+        let image = match &raw.image {
+            Some(image) => self.reference(&format!("{path}.image"), image),
+            None => {
+                self.at(&span, format!("{path}.image"), "missing: every service runs an image");
+                None
+            }
+        };
+        let command = self.words(&path, "command", raw.command);
+        let entrypoint = self.words(&path, "entrypoint", raw.entrypoint);
+        let environment = self.environment(&path, raw.environment);
+        let working_dir = raw.working_dir.and_then(|dir| {
+            self.value(&dir.span, format!("{path}.working-dir"), value::absolute(&dir.value))
+        });
+        let user = raw.user.map(|user| user.value.0);
+        let ports = self.each(&path, "ports", raw.ports, |port| port.0.parse());
+        let tmpfs = self.each(&path, "tmpfs", raw.tmpfs, |text| text.parse());
+        let volumes = self.each(&path, "volumes", raw.volumes, |text| text.parse());
+        let devices = self.each(&path, "devices", raw.devices, |text| value::device(text));
+        let hostname = raw.hostname.and_then(|name| self.name(&format!("{path}.hostname"), &name));
+        let restart = self.restart(&path, oneshot, raw.restart);
+        let stop_signal = raw.stop_signal.and_then(|signal| {
+            self.value(&signal.span, format!("{path}.stop-signal"), value::signal(&signal.value.0))
+        });
+        let grace = raw.stop_grace_period.and_then(|grace| {
+            self.value(&grace.span, format!("{path}.stop-grace-period"), value::duration(&grace.value))
+        });
+        let on_failure = self.on_failure(&path, raw.on_failure);
+        Some(Service {
+            name: name?,
+            kind: if oneshot { Kind::Oneshot { on_failure } } else { Kind::Service },
+            image: image?,
+            command,
+            entrypoint,
+            environment,
+            working_dir,
+            user,
+            ports,
+            tmpfs,
+            volumes,
+            devices,
+            read_only: raw.read_only.is_some_and(|read_only| read_only.value),
+            hostname,
+            restart,
+            stop_signal,
+            stop_grace_period: grace.unwrap_or(DEFAULT_GRACE_PERIOD),
+        })
+    }
+
+    /// The strings of a list that pass `read`; the others become problems.
+    fn each<T, U>(
+        &mut self,
+        path: &str,
+        key: &str,
+        list: Option<At<Vec<At<T>>>>,
+        read: impl Fn(&T) -> Result<U, String>,
+    ) -> Vec<U> {
+        let items = list.map(|list| list.value).unwrap_or_default();
+        let read = |item: At<T>| self.value(&item.span, format!("{path}.{key}"), read(&item.value));
+        items.into_iter().filter_map(read).collect()
+    }
+
+    fn words(&mut self, path: &str, key: &str, list: Option<At<Vec<At<String>>>>) -> Option<Vec<String>> {
+        let list = list?;
+        for word in list.value.iter().filter(|word| word.value.contains('\0')) {
+            self.at(&word.span, format!("{path}.{key}"), "a word of a command has no NUL");
+        }
+        Some(list.value.into_iter().map(|word| word.value).collect())
+    }
+
+    fn environment(
+        &mut self,
+        path: &str,
+        table: Option<At<Vec<(At<String>, At<super::raw::Scalar>)>>>,
+    ) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::new();
+        for (name, value) in table.map(|table| table.value).unwrap_or_default() {
+            let path = format!("{path}.environment.{}", name.value);
+            if name.value.is_empty() || name.value.contains(['=', '\0']) {
+                self.at(&name.span, &path, "a variable's name is not empty and has neither `=` nor NUL");
+            }
+            if value.value.0.contains('\0') {
+                self.at(&value.span, &path, "a variable's value has no NUL");
+            }
+            environment.insert(name.value, value.value.0);
+        }
+        environment
+    }
+
+    fn restart(&mut self, path: &str, oneshot: bool, restart: Option<At<String>>) -> Restart {
+        let default = if oneshot { Restart::Never } else { Restart::Always };
+        let Some(restart) = restart else { return default };
+        match restart.value.as_str() {
+            // Compose's spelling of never.
+            "never" | "no" => Restart::Never,
+            "on-failure" => Restart::OnFailure,
+            "always" | "unless-stopped" if oneshot => {
+                let what =
+                    "a oneshot that always restarts never completes; use \"on-failure\" or a [service]";
+                self.at(&restart.span, format!("{path}.restart"), what);
+                default
+            }
+            // Nothing stops a single service of a running machine yet, so the two are the same.
+            "always" | "unless-stopped" => Restart::Always,
+            other => {
+                let known = ["never", "on-failure", "always", "unless-stopped"];
+                let what = format!("`{other}` is no restart policy: there are {}", known.join(", "));
+                self.at(&restart.span, format!("{path}.restart"), what + &suggestion(other, known));
+                default
+            }
+        }
+    }
+
+    fn on_failure(&mut self, path: &str, on_failure: Option<At<String>>) -> OnFailure {
+        let Some(on_failure) = on_failure else { return OnFailure::AbortBoot };
+        match on_failure.value.as_str() {
+            "abort-boot" => OnFailure::AbortBoot,
+            "ignore" => OnFailure::Ignore,
+            other => {
+                let what = format!("`{other}` is neither \"abort-boot\" nor \"ignore\"");
+                self.at(&on_failure.span, format!("{path}.on-failure"), what);
+                OnFailure::AbortBoot
+            }
+        }
+    }
+
+    fn file(
+        &mut self,
+        index: usize,
+        At { value: raw, span }: At<RawFile>,
+        base: &std::path::Path,
+    ) -> Option<File> {
+        let table = format!("file[{index}]");
+        let content = match (raw.contents, raw.source) {
+            (Some(contents), None) => Some(FileContent::Contents(contents.value)),
+            (None, Some(source)) => Some(FileContent::Source(base.join(source.value))),
+            _ => {
+                self.at(&span, &table, "a file has either `contents` or `source`");
+                None
+            }
+        };
+        let Some(path) = raw.path else {
+            self.at(&span, format!("{table}.path"), "missing: where the machine has this file");
+            return None;
+        };
+        let absolute = self.value(&path.span, format!("{table}.path"), value::absolute(&path.value))?;
+        let below = |folder: &&&str| absolute == **folder || absolute.starts_with(&format!("{folder}/"));
+        if absolute == "/" {
+            self.at(&path.span, format!("{table}.path"), "`/` is a folder");
+        } else if let Some(folder) = RESERVED_FOLDERS.iter().find(below) {
+            let what =
+                format!("`{folder}` of the machine is Coracle's own; choose another folder, such as /etc");
+            self.at(&path.span, format!("{table}.path"), what);
+        }
+        let mode = raw.mode.map_or(0o644, |mode| mode.value.0);
+        let (uid, gid) = (raw.uid.map_or(0, |uid| uid.value), raw.gid.map_or(0, |gid| gid.value));
+        Some(File { path: absolute, content: content?, mode, uid, gid })
+    }
+
+    fn file_collisions(&mut self, files: &[At<File>]) {
+        for (index, file) in files.iter().enumerate() {
+            for earlier in &files[..index] {
+                let (a, b) = (&earlier.value.path, &file.value.path);
+                if a == b {
+                    self.at(
+                        &file.span,
+                        format!("file[{index}].path"),
+                        format!("`{b}` is written by an earlier table"),
+                    );
+                } else if a.starts_with(&format!("{b}/")) || b.starts_with(&format!("{a}/")) {
+                    let what = format!("`{a}` and `{b}` cannot both be files");
+                    self.at(&file.span, format!("file[{index}].path"), what);
+                }
+            }
+        }
+    }
+
+    fn mount_collisions(&mut self, services: &[At<Service>]) {
+        for At { value: service, span } in services {
+            let mut targets: Vec<&str> = service.tmpfs.iter().map(|tmpfs| tmpfs.target.as_str()).collect();
+            targets.extend(service.volumes.iter().map(|volume| volume.target.as_str()));
+            targets.sort_unstable();
+            for pair in targets.windows(2).filter(|pair| pair[0] == pair[1]) {
+                self.at(span, service.path(), format!("two mounts have the target `{}`", pair[0]));
+            }
+        }
+    }
+
+    fn port_collisions(&mut self, services: &[At<Service>]) {
+        let mut published: Vec<(&Service, Port)> = Vec::new();
+        for At { value: service, span } in services {
+            for port in &service.ports {
+                let collides = |(_, other): &&(&Service, Port)| {
+                    other.protocol == port.protocol && (other.host == port.host || other.guest == port.guest)
+                };
+                if let Some((other, taken)) = published.iter().find(collides) {
+                    let what = format!(
+                        "{}:{}/{} is in the way of {}:{} of {} (all services share the machine's network)",
+                        port.host,
+                        port.guest,
+                        port.protocol.as_str(),
+                        taken.host,
+                        taken.guest,
+                        other.path(),
+                    );
+                    self.at(span, format!("{}.ports", service.path()), what);
+                }
+                published.push((service, *port));
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The config: what people write in TOML, and what it means.
+//!
+//! Two types at the border: `Raw` holds what is written, with the place of each value; only `check` makes a
+//! [`Config`] of it. Every problem of every file is found in one go.
+
+mod check;
+mod document;
+mod problem;
+mod raw;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use manifest::{Device, Kind, Name, Restart};
+
+use crate::oci::reference::Reference;
+pub use problem::Problems;
+pub use value::{Port, Protocol, Tmpfs, Volume};
+
+/// A machine, as its config means it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Names the machine and its artifacts.
+    pub name: Name,
+    /// The kernel that boots it.
+    pub kernel: Kernel,
+    /// Oneshots in the order in which they are written, then services in theirs.
+    pub services: Vec<Service>,
+    /// Files of the machine itself.
+    pub files: Vec<File>,
+    /// The folder that relative paths in the config start from: the first config file's.
+    pub base: PathBuf,
+}
+
+/// The `[kernel]` table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    /// Where kernel and modules come from.
+    pub source: KernelSource,
+    /// Modules to load beside those that the machine needs by itself.
+    pub modules: Vec<String>,
+    /// Words for the kernel's command line, after Coracle's own.
+    pub cmdline: String,
+}
+
+/// Where a kernel comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KernelSource {
+    /// A Debian package, by name.
+    Package(String),
+    /// An image in LinuxKit's kernel layout: `/kernel` and `/kernel.tar`.
+    Image(Reference),
+    /// A bzImage, and the folder that holds its modules (`lib/modules/RELEASE`).
+    Files {
+        /// The bzImage.
+        image: PathBuf,
+        /// Absent when everything needed is built in.
+        modules: Option<PathBuf>,
+    },
+}
+
+/// A `[service.NAME]` or `[oneshot.NAME]` table. `None` means that the image decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// The table's name.
+    pub name: Name,
+    /// Which of the two tables.
+    pub kind: Kind,
+    /// The image that it runs.
+    pub image: Reference,
+    /// Replaces the image's `Cmd`.
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's `Entrypoint`, and empties its `Cmd` where `command` is not given.
+    pub entrypoint: Option<Vec<String>>,
+    /// Added to the image's environment, or replacing a variable of it.
+    pub environment: BTreeMap<String, String>,
+    /// Replaces the image's `WorkingDir`.
+    pub working_dir: Option<String>,
+    /// Replaces the image's `User`.
+    pub user: Option<String>,
+    /// Ports that `coracle run` publishes on the host.
+    pub ports: Vec<Port>,
+    /// Empty file systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Folders of the machine.
+    pub volumes: Vec<Volume>,
+    /// Device nodes of the machine.
+    pub devices: Vec<Device>,
+    /// No writable upper on the image's layers.
+    pub read_only: bool,
+    /// The host name inside; the service's name when absent.
+    pub hostname: Option<Name>,
+    /// The restart policy.
+    pub restart: Restart,
+    /// Replaces the image's `StopSignal`.
+    pub stop_signal: Option<i32>,
+    /// From the stop signal to the kill.
+    pub stop_grace_period: Duration,
+}
+
+impl Service {
+    /// The key path of this service's table, for messages: `service.web`.
+    pub fn path(&self) -> String {
+        let table = match self.kind {
+            Kind::Service => "service",
+            Kind::Oneshot { .. } => "oneshot",
+        };
+        format!("{table}.{}", self.name)
+    }
+}
+
+/// A `[[file]]` table: a file of the machine, which containers see through volumes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct File {
+    /// Absolute and normalised.
+    pub path: String,
+    /// What is in it.
+    pub content: FileContent,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Where the bytes of a [`File`] come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FileContent {
+    /// From the config itself.
+    Contents(String),
+    /// From a file beside it.
+    Source(PathBuf),
+}
+
+/// Reads, merges and checks config files; a later file replaces or adds keys of the earlier ones.
+pub fn load(paths: &[PathBuf]) -> Result<Config, Problems> {
+    let sources = document::Sources::read(paths)?;
+    let mut problems = Vec::new();
+    let base = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("")).to_owned();
+    let config = sources
+        .parse(&mut problems)
+        .map(|table| raw::Raw::read(table, &mut problems))
+        .and_then(|raw| check::check(raw, base, &mut problems));
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems::new(sources, problems)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! What configs mean, and what is said of those that mean nothing.
+
+use super::*;
+
+fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn config(text: &str) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    load(&[write(&folder, "m.toml", text)]).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// The problems of a config, without the folder it was written to.
+fn problems(text: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let problems = load(&[write(&folder, "m.toml", text)]).unwrap_err().to_string();
+    problems.replace(&format!("{}/", folder.path().display()), "")
+}
+
+#[test]
+fn a_machine_needs_a_name_and_gets_the_rest_by_default() {
+    let config =
+        config("name = \"m\"\n[service.web]\nimage = \"oci:web\"\n[oneshot.first]\nimage = \"oci:a\"\n");
+    assert_eq!(config.name.as_str(), "m");
+    assert_eq!(config.kernel.source, KernelSource::Package("linux-image-cloud-amd64".into()));
+    let [first, web] = &config.services[..] else { panic!("{config:?}") };
+    assert_eq!((first.path(), first.restart), ("oneshot.first".into(), Restart::Never));
+    assert_eq!((web.path(), web.restart), ("service.web".into(), Restart::Always));
+    assert_eq!(web.stop_grace_period, Duration::from_secs(10));
+    assert_eq!((web.command.as_ref(), web.user.as_ref(), web.read_only), (None, None, false));
+}
+
+#[test]
+fn oneshots_come_before_services_and_both_in_the_order_in_which_they_are_written() {
+    let text = "name = \"m\"
+        service.z.image = \"oci:a\"
+        [oneshot.y]
+        image = \"oci:a\"
+        [service.b]
+        image = \"oci:a\"
+        [oneshot.a]
+        image = \"oci:a\"";
+    let names: Vec<String> = config(text).services.iter().map(Service::path).collect();
+    assert_eq!(names, ["oneshot.y", "oneshot.a", "service.z", "service.b"]);
+}
+
+#[test]
+fn a_later_file_replaces_keys_and_adds_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = write(
+        &folder,
+        "a.toml",
+        "name = \"m\"\n[service.web]\nimage = \"oci:web\"\nuser = \"web\"\nports = [\"80\", \"81\"]\n\
+         [[file]]\npath = \"/etc/a\"\ncontents = \"a\"\n",
+    );
+    let second = write(
+        &folder,
+        "b.toml",
+        "[service.web]\nuser = 7\nports = [\"82\"]\n[service.db]\nimage = \"oci:db\"\n\
+         [[file]]\npath = \"/etc/b\"\ncontents = \"b\"\n",
+    );
+    let config = load(&[first, second]).unwrap_or_else(|problems| panic!("{problems}"));
+    let [web, db] = &config.services[..] else { panic!("{config:?}") };
+    assert_eq!((web.user.as_deref(), web.ports.len(), web.ports[0].guest), (Some("7"), 1, 82));
+    assert_eq!(db.name.as_str(), "db");
+    assert_eq!(config.files.len(), 2);
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_its_line_and_a_proposal() {
+    let text = r#"nmae = "m"
+[kernel]
+package = "linux-image-cloud-amd64"
+path = "bzImage"
+[service.Web]
+imgae = "oci:web"
+read_only = true
+restart = "alway"
+[oneshot.migrate]
+image = "oci:web"
+env = { A = "b" }
+restart = "always"
+stop-grace-period = 10
+ports = ["80:x"]
+[service.migrate]
+image = "oci:web"
+volumes = ["/a:/b", "/c:/b", "data:/d"]
+on-failure = "ignore"
+[[file]]
+path = "/dev/x"
+"#;
+    insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_shown_where_it_stops_being_it() {
+    insta::assert_snapshot!(problems("name = \"m\"\n[service.web\nimage = 1 2\n"));
+}
+
+#[test]
+fn a_problem_of_the_second_file_is_shown_in_the_second_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = write(&folder, "a.toml", "name = \"m\"\n");
+    let second = write(&folder, "b.toml", "# longer than the first file\n\n[service.web]\nimage = 3\n");
+    let text = load(&[first, second]).unwrap_err().to_string();
+    assert!(text.contains("b.toml:4:9"), "{text}");
+    assert!(!text.contains("a.toml"), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let text = load(&[PathBuf::from("/nowhere/m.toml")]).unwrap_err().to_string();
+    assert_eq!(text, "error: cannot read config `/nowhere/m.toml`: No such file or directory (os error 2)");
+}
+
+#[test]
+fn published_ports_do_not_collide() {
+    let text = "name = \"m\"\n[service.a]\nimage = \"oci:a\"\nports = [\"80:80\"]\n\
+                [service.b]\nimage = \"oci:a\"\nports = [\"8080:80\", \"80:80/udp\"]\n";
+    let found = problems(text);
+    assert!(found.contains("service.b.ports: 8080:80/tcp is in the way of 80:80 of service.a"), "{found}");
+    assert_eq!(found.matches("error:").count(), 1, "{found}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[\\[\\]a-z.=\" \n0-9{},-]{0,200}") {
+        let folder = tempfile::tempdir().unwrap();
+        if let Err(problems) = load(&[write(&folder, "m.toml", &text)]) {
+            problems.render(true);
+        }
+    }
+}
