@@ -1,0 +1,100 @@
+//! What a machine needs of its kernel: options, each with the module that brings it where it is not built in.
+
+use super::Kernel;
+use crate::error::{Error, Result};
+
+/// What this machine makes use of, beside what every machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// A container's root is more than one layer, or writable.
+    pub overlay: bool,
+}
+
+/// An option of the kernel, and why a machine cannot do without it.
+struct Requirement {
+    option: &'static str,
+    /// The module that the option becomes when it is `m`; `None` for what can only be built in.
+    module: Option<&'static str>,
+    why: &'static str,
+}
+
+const fn built_in(option: &'static str, why: &'static str) -> Requirement {
+    Requirement { option, module: None, why }
+}
+
+const fn driver(option: &'static str, module: &'static str, why: &'static str) -> Requirement {
+    Requirement { option, module: Some(module), why }
+}
+
+/// In the order in which modules are loaded: what a first container waits for comes first.
+const EVERY_MACHINE: &[Requirement] = &[
+    built_in("CONFIG_BLK_DEV_INITRD", "to boot from an initramfs"),
+    built_in("CONFIG_DEVTMPFS", "for /dev"),
+    built_in("CONFIG_PROC_FS", "for /proc"),
+    built_in("CONFIG_SYSFS", "for /sys"),
+    built_in("CONFIG_TMPFS", "for /run and containers' writable files"),
+    built_in("CONFIG_CGROUPS", "to give each service a cgroup"),
+    built_in("CONFIG_MEMCG", "to limit a service's memory"),
+    built_in("CONFIG_CGROUP_PIDS", "to limit a service's processes"),
+    built_in("CONFIG_PID_NS", "to give each service processes of its own"),
+    built_in("CONFIG_UTS_NS", "to give each service a host name"),
+    built_in("CONFIG_IPC_NS", "to give each service IPC objects of its own"),
+    built_in("CONFIG_SIGNALFD", "for PID 1's event loop"),
+    built_in("CONFIG_EPOLL", "for PID 1's event loop"),
+    built_in("CONFIG_UNIX", "for local sockets"),
+    built_in("CONFIG_INET", "for the network"),
+    built_in("CONFIG_EROFS_FS_XATTR", "for file capabilities and opaque folders in layers"),
+    driver("CONFIG_EROFS_FS", "erofs", "to mount image layers"),
+    driver("CONFIG_VIRTIO_PCI", "virtio_pci", "for the devices of a virtual machine"),
+    driver("CONFIG_VIRTIO_NET", "virtio_net", "for the network of a virtual machine"),
+    driver("CONFIG_VIRTIO_CONSOLE", "virtio_console", "to report to `coracle run`"),
+    driver("CONFIG_ACPI_BUTTON", "button", "to power off when the power button is pressed"),
+    driver("CONFIG_INPUT_EVDEV", "evdev", "to power off when the power button is pressed"),
+];
+
+const OVERLAY: Requirement =
+    driver("CONFIG_OVERLAY_FS", "overlay", "to put a container's layers on each other");
+const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
+
+/// Set where EROFS can mount a file by itself (Linux 6.12 and later), so that no loop device is needed.
+const FILE_BACKED_EROFS: &str = "CONFIG_EROFS_FS_BACKED_BY_FILE";
+
+/// The modules that the machine needs, before dependencies; an error names the first option that is missing.
+pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>> {
+    let file_backed = kernel.option(FILE_BACKED_EROFS) == Ok(Some("y"));
+    let conditional = [(needs.overlay, &OVERLAY), (!file_backed, &LOOP)];
+    let conditional =
+        conditional.into_iter().filter(|(needed, _)| *needed).map(|(_, requirement)| requirement);
+    let mut modules = Vec::new();
+    for requirement in EVERY_MACHINE.iter().chain(conditional) {
+        modules.extend(check(kernel, requirement)?);
+    }
+    Ok(modules)
+}
+
+/// The module to load for a requirement, if one is; an error when the kernel does not meet it.
+fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static str>> {
+    let Requirement { option, module, why } = requirement;
+    let has_module = module.filter(|name| kernel.modules.contains_key(*name));
+    let met = match (kernel.option(option), module) {
+        (Ok(Some("y")), _) => return Ok(None),
+        (Ok(Some("m")), _) => has_module.is_some(),
+        (Ok(_), _) => false,
+        // Without the kernel's configuration, its modules tell what they can, and the rest is taken on trust.
+        (Err(()), None) => return Ok(None),
+        (Err(()), Some(name)) if kernel.builtin.contains(*name) => return Ok(None),
+        (Err(()), Some(_)) => has_module.is_some(),
+    };
+    if met {
+        return Ok(has_module);
+    }
+    let module = module.map(|name| format!(" and has no module `{name}`")).unwrap_or_default();
+    Err(Error::new(format!("{} lacks {option}{module}, needed {why}", kernel.label))
+        .hint("take a kernel that has it, such as [kernel] package = \"linux-image-cloud-amd64\""))
+}
+
+/// Every option that can be required.
+#[cfg(test)]
+pub fn options() -> impl Iterator<Item = &'static str> {
+    EVERY_MACHINE.iter().chain([&OVERLAY, &LOOP]).map(|requirement| requirement.option)
+}

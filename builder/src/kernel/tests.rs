@@ -1,0 +1,142 @@
+//! Which modules a kernel needs, in which order, and what is said when it lacks one.
+
+use super::*;
+
+/// A kernel of empty modules, each with its dependencies, made up in a folder.
+fn kernel(folder: &tempfile::TempDir, modules: &[(&str, &str)], builtin: &[&str], options: &str) -> Kernel {
+    let mut files = BTreeMap::new();
+    for (name, info) in modules {
+        let path = folder.path().join(format!("{name}.ko"));
+        std::fs::write(&path, elf(info)).unwrap();
+        files.insert(normalise(name), path);
+    }
+    Kernel {
+        label: "kernel `test`".into(),
+        image: PathBuf::new(),
+        options: (!options.is_empty()).then(|| parse_options(options)),
+        modules: files,
+        builtin: builtin.iter().map(|name| (*name).to_owned()).collect(),
+        ready: None,
+    }
+}
+
+/// The smallest ELF file with a .modinfo section.
+fn elf(modinfo: &str) -> Vec<u8> {
+    let names = b"\0.modinfo\0.shstrtab\0";
+    let info: Vec<u8> = modinfo.split(';').flat_map(|line| line.bytes().chain([0])).collect();
+    let (names_at, info_at) = (64, 64 + names.len());
+    let sections_at = (info_at + info.len()).next_multiple_of(8);
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend([1_u16, 62].iter().flat_map(|half| half.to_le_bytes()));
+    elf.extend(1_u32.to_le_bytes());
+    elf.extend([0, 0, sections_at as u64].iter().flat_map(|word| word.to_le_bytes()));
+    elf.extend(0_u32.to_le_bytes());
+    elf.extend([64_u16, 0, 0, 64, 3, 2].iter().flat_map(|half| half.to_le_bytes()));
+    elf.extend(names);
+    elf.extend(&info);
+    elf.resize(sections_at, 0);
+    let section = |name: u32, kind: u32, at: usize, size: usize| {
+        let mut header = [name, kind].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        header.extend([0, 0, at as u64, size as u64].iter().flat_map(|word| word.to_le_bytes()));
+        header.resize(64, 0);
+        header
+    };
+    elf.extend(section(0, 0, 0, 0));
+    elf.extend(section(1, 1, info_at, info.len()));
+    elf.extend(section(10, 3, names_at, names.len()));
+    elf
+}
+
+fn order(kernel: &Kernel, names: &[&str]) -> Result<Vec<String>> {
+    let mut order = LoadOrder { kernel, done: BTreeSet::new(), path: Vec::new(), modules: Vec::new() };
+    names.iter().try_for_each(|name| order.require(name))?;
+    Ok(order.modules.into_iter().map(|module| module.file).collect())
+}
+
+#[test]
+fn modules_are_loaded_after_what_they_depend_on_and_once_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let modules = [
+        ("erofs", "depends=libcrc32c"),
+        ("libcrc32c", "depends=;softdep=pre: crc32c"),
+        ("crc32c-intel", "alias=crc32c"),
+        ("virtio_net", "depends=virtio-ring,virtio"),
+        ("virtio_ring", "depends=virtio"),
+        ("virtio", "depends="),
+    ];
+    let kernel = kernel(&folder, &modules, &[], "");
+    assert_eq!(
+        order(&kernel, &["erofs", "virtio-net", "virtio"]).unwrap(),
+        ["crc32c_intel.ko", "libcrc32c.ko", "erofs.ko", "virtio.ko", "virtio_ring.ko", "virtio_net.ko"]
+    );
+}
+
+#[test]
+fn what_is_built_in_is_not_loaded_and_an_absent_soft_dependency_is_fine() {
+    let folder = tempfile::tempdir().unwrap();
+    let modules = [("erofs", "depends=libcrc32c"), ("overlay", "softdep=pre: nothing")];
+    let kernel = kernel(&folder, &modules, &["libcrc32c"], "");
+    assert_eq!(order(&kernel, &["erofs", "overlay"]).unwrap(), ["erofs.ko", "overlay.ko"]);
+}
+
+#[test]
+fn missing_and_circular_modules_are_errors_that_name_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = kernel(&folder, &[("a", "depends=b"), ("b", "depends=a"), ("c", "depends=d")], &[], "");
+    assert_eq!(
+        order(&kernel, &["c"]).unwrap_err().to_string(),
+        "kernel `test` has no module `d`, which `c` depends on, and no such driver built in"
+    );
+    assert_eq!(
+        order(&kernel, &["a"]).unwrap_err().to_string(),
+        "modules depend on each other in a circle: a, b"
+    );
+}
+
+/// Every option that a machine needs, as a kernel with everything built in has them.
+fn all_options() -> String {
+    let mut text = String::new();
+    for option in requirement::options() {
+        text += &format!("{option}=y\n");
+    }
+    text
+}
+
+#[test]
+fn a_kernel_that_lacks_an_option_is_refused_by_the_options_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let needs = Needs { overlay: true };
+    let whole = kernel(&folder, &[], &[], &all_options());
+    assert_eq!(whole.modules(needs, &[]).unwrap(), []);
+    for option in requirement::options() {
+        let without = all_options().replace(&format!("{option}=y\n"), "");
+        let error = kernel(&folder, &[], &[], &without).modules(needs, &[]);
+        let message = error.unwrap_err().to_string();
+        assert!(message.starts_with(&format!("kernel `test` lacks {option}")), "{message}");
+    }
+}
+
+#[test]
+fn an_option_that_is_a_module_loads_it_and_a_module_without_its_file_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = all_options().replace("CONFIG_EROFS_FS=y", "CONFIG_EROFS_FS=m");
+    let with = kernel(&folder, &[("erofs", "depends=")], &[], &options);
+    let modules = with.modules(Needs { overlay: false }, &[]).unwrap();
+    assert_eq!(modules.iter().map(|module| module.file.as_str()).collect::<Vec<_>>(), ["erofs.ko"]);
+    let without = kernel(&folder, &[], &[], &options);
+    let message = without.modules(Needs { overlay: false }, &[]).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "kernel `test` lacks CONFIG_EROFS_FS and has no module `erofs`, needed to mount image layers"
+    );
+}
+
+#[test]
+fn a_loop_device_is_needed_only_where_erofs_cannot_mount_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = all_options().replace("CONFIG_BLK_DEV_LOOP=y\n", "");
+    let needs = Needs { overlay: false };
+    assert!(kernel(&folder, &[], &[], &options).modules(needs, &[]).is_err());
+    let options = options + "CONFIG_EROFS_FS_BACKED_BY_FILE=y\n";
+    assert!(kernel(&folder, &[], &[], &options).modules(needs, &[]).is_ok());
+}
