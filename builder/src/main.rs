@@ -2,6 +2,7 @@
 
 mod artifact;
 mod error;
+mod fetch;
 mod lock;
 mod oci;
 mod store;
