@@ -3,6 +3,7 @@
 mod artifact;
 mod config;
 mod error;
+mod fetch;
 mod lock;
 mod oci;
 mod store;

@@ -1,9 +1,12 @@
 //! Digests and descriptors (OCI image specification, `descriptor.md`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use super::image::null_is_default;
 
 /// A SHA-256 digest, the only algorithm in use: written `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,6 +77,51 @@ impl std::str::FromStr for Digest {
             *byte = high << 4 | low;
         }
         Ok(Self(bytes))
+    }
+}
+
+/// What a document says of another document or of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What kind of thing it is.
+    pub media_type: String,
+    /// The digest of its bytes, which is its name too.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Remarks, such as the tag.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+    /// What the image runs on, in an index.
+    #[serde(default)]
+    pub platform: Option<Platform>,
+}
+
+/// What an image runs on, in Go's words.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Platform {
+    /// `amd64`, `arm64`, …
+    pub architecture: String,
+    /// `linux`.
+    pub os: String,
+}
+
+impl Platform {
+    /// The operating system of every image that Coracle runs.
+    pub const OS: &str = "linux";
+    /// The architecture of every image that Coracle runs.
+    pub const ARCHITECTURE: &str = "amd64";
+
+    /// Whether an image for it is one that Coracle runs.
+    pub fn is_ours(&self) -> bool {
+        self.os == Self::OS && self.architecture == Self::ARCHITECTURE
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os.escape_debug(), self.architecture.escape_debug())
     }
 }
 

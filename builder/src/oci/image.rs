@@ -62,7 +62,7 @@ pub struct RootFs {
 }
 
 /// Go's encoder writes `null` for an empty list; it means the same as a missing key.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -1,0 +1,56 @@
+//! The places that images come from, behind one face.
+
+use std::path::{Path, PathBuf};
+
+use super::archive::Archive;
+use super::descriptor::Digest;
+use super::docker::Saved;
+use super::folder;
+use super::layout::Layout;
+use super::reference::{Reference, Selector, Transport};
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// The place that a reference names, opened.
+#[derive(Debug)]
+pub enum Source {
+    /// `oci:` and `oci-archive:`.
+    Layout(Layout, Selector),
+    /// `docker-archive:`, the image already selected.
+    Saved(Saved),
+    /// `dir:`.
+    Folder(PathBuf),
+}
+
+impl Source {
+    /// Opens the place that `reference` names; `base` is the folder of the config.
+    pub fn open(reference: &Reference, base: &Path, store: &Store) -> Result<Self> {
+        Ok(match reference.transport() {
+            Transport::Layout(folder, selector) => {
+                Self::Layout(Layout::Folder(base.join(folder)), selector.clone())
+            }
+            Transport::LayoutArchive(file, selector) => {
+                Self::Layout(Layout::Archive(Archive::open(&base.join(file), store)?), selector.clone())
+            }
+            Transport::DockerArchive(file, selector) => {
+                Self::Saved(Saved::open(Archive::open(&base.join(file), store)?, selector)?)
+            }
+            Transport::Folder(folder) => Self::Folder(base.join(folder)),
+            Transport::Registry(name) => {
+                return Err(Error::new("registries are not supported yet")
+                    .hint(format!("copy the image: `skopeo copy docker://{name} oci:DIR:TAG`")));
+            }
+        })
+    }
+}
+
+/// The digest that a reference stands for now: a manifest's in a layout, the configuration's in a
+/// `docker-archive`, the diff id of a `dir`. The small documents are in the store afterwards.
+pub fn resolve(reference: &Reference, base: &Path, store: &Store) -> Result<Digest> {
+    let resolve = || match Source::open(reference, base, store)? {
+        Source::Layout(layout, selector) => layout.resolve(&selector, store),
+        Source::Saved(saved) => store.insert_blob(saved.config()),
+        Source::Folder(folder) => folder::diff_id(&folder),
+    };
+    resolve().map_err(|error| error.within(format_args!("image `{reference}`")))
+}
