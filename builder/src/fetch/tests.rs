@@ -427,7 +427,7 @@ fn a_place_that_holds_no_image_is_refused_with_the_reason() {
     for (reference, why) in [
         ("oci:empty", "it is no OCI image layout: it has no `oci-layout`"),
         ("oci:nowhere", "it is no OCI image layout: it has no `oci-layout`"),
-        ("oci-archive:nowhere", "there is no such file"),
+        ("oci-archive:nowhere", "No such file or directory"),
         ("oci-archive:empty", "is no file"),
         ("oci-archive:text", "cannot read the header at byte 0"),
         ("oci-archive:a.tar", "it is no OCI image layout"),

@@ -37,6 +37,26 @@ pub fn diff_id(folder: &Path) -> Result<Digest> {
     }
 }
 
+/// The time of every entry, in seconds since 1970.
+pub fn source_date_epoch() -> Result<u64> {
+    match std::env::var_os(VARIABLE) {
+        None => Ok(0),
+        Some(text) => text
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Error::new(format!("`{VARIABLE}` is no number of seconds: `{}`", text.display()))),
+    }
+}
+
+/// The names in a folder, sorted, the last one first: in the order in which a stack wants them.
+pub fn names(folder: &Path) -> Result<Vec<OsString>> {
+    let doing = || format!("read the folder `{}`", folder.display());
+    let entries = fs::read_dir(folder).doing(doing)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = entries.collect::<io::Result<Vec<_>>>().doing(doing)?;
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
 /// The tar stream of a folder. Every file is opened when its turn comes.
 pub struct FolderStream {
     folder: PathBuf,
@@ -158,17 +178,6 @@ fn open(path: &Path, metadata: &Metadata) -> Result<Data> {
     let size = metadata.len();
     let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
     Ok(Data { path: path.to_owned(), file: file.into(), left: size, padding: (BLOCK - over) % BLOCK })
-}
-
-/// The time of every entry.
-fn source_date_epoch() -> Result<u64> {
-    match std::env::var_os(VARIABLE) {
-        None => Ok(0),
-        Some(text) => text
-            .to_str()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Error::new(format!("`{VARIABLE}` is no number of seconds: `{}`", text.display()))),
-    }
 }
 
 impl Data {

@@ -9,6 +9,7 @@ pub mod compression;
 pub mod descriptor;
 mod docker;
 pub mod document;
+mod fingerprint;
 pub mod folder;
 pub mod image;
 mod layout;
