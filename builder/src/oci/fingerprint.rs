@@ -85,10 +85,12 @@ impl Taken {
     fn folder(&mut self, root: &Path) -> Result<()> {
         let mut todo = vec![PathBuf::new()];
         while let Some(path) = todo.pop() {
-            let full = root.join(&path);
             // The folder itself may be reached by a link, what is in it is taken as it is.
-            let is_root = path.as_os_str().is_empty();
-            let metadata = if is_root { fs::metadata(&full) } else { fs::symlink_metadata(&full) };
+            let (full, metadata) = if path.as_os_str().is_empty() {
+                (root.to_owned(), fs::metadata(root))
+            } else {
+                (root.join(&path), fs::symlink_metadata(root.join(&path)))
+            };
             let metadata = metadata.doing(|| format!("open `{}`", full.display()))?;
             self.name(path.as_os_str().as_bytes());
             self.metadata(&metadata);
