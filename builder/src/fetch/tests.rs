@@ -479,6 +479,32 @@ fn an_old_docker_archive_with_linked_layers_is_read() {
 }
 
 #[test]
+fn a_new_docker_archive_with_blobs_is_read() {
+    let bench = Bench::new();
+    let tar = tar_of(&[("a", b"a")]);
+    let config = config_of(&[Digest::of(&tar)]).to_string();
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let (config_name, layer_name) = (blob(config.as_bytes()), blob(&tar));
+    let item = json!({ "Config": config_name, "RepoTags": null, "Layers": [layer_name], "LayerSources": {} });
+    let manifest = json!([item]).to_string();
+    let archive = |config: &str| {
+        tar_of(&[
+            (&layer_name, &tar[..]),
+            (&config_name, config.as_bytes()),
+            ("manifest.json", manifest.as_bytes()),
+        ])
+    };
+    fs::write(bench.base().join("a.tar"), archive(&config)).unwrap();
+    let image = bench.fetch("docker-archive:a.tar").unwrap();
+    assert_eq!(image.digest, Digest::of(config.as_bytes()));
+    assert_eq!(contents(&image.layers[0]).unwrap(), tar);
+
+    fs::write(bench.base().join("a.tar"), archive(&config.replace("A=b", "A=c"))).unwrap();
+    let error = bench.objection("docker-archive:a.tar");
+    assert!(error.contains("` is damaged: its bytes have the digest `sha256:"), "{error}");
+}
+
+#[test]
 fn a_hostile_docker_archive_is_refused_with_the_reason() {
     let tar = tar_of(&[("a", b"a")]);
     let one = config_of(&[Digest::of(&tar)]);
