@@ -46,16 +46,16 @@ impl Fingerprint {
         let mut taken = Taken { hasher: Sha256::new(), changed: 0 };
         taken.hasher.update([VERSION]);
         taken.name(reference.to_string().as_bytes());
+        let Some(path) = reference.path(base) else { return Ok(None) };
         match reference.transport() {
             Transport::Layout(..) | Transport::Registry(_) => return Ok(None),
-            Transport::LayoutArchive(path, _) | Transport::DockerArchive(path, _) => {
-                let path = base.join(path);
+            Transport::LayoutArchive(..) | Transport::DockerArchive(..) => {
                 let metadata = fs::metadata(&path).doing(|| format!("open `{}`", path.display()))?;
                 taken.metadata(&metadata);
             }
-            Transport::Folder(path) => {
+            Transport::Folder(_) => {
                 taken.hasher.update(folder::source_date_epoch()?.to_le_bytes());
-                taken.folder(&base.join(path))?;
+                taken.folder(&path)?;
             }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

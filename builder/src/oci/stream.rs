@@ -190,3 +190,48 @@ impl Read for Inflated {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn blobs(tar: &[u8]) -> [(Compression, Vec<u8>); 3] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(tar).unwrap();
+        [
+            (Compression::None, tar.to_vec()),
+            (Compression::Gzip, gzip.finish().unwrap()),
+            (Compression::Zstd, zstd::stream::encode_all(tar, 1).unwrap()),
+        ]
+    }
+
+    fn read(blob: Vec<u8>, digest: Digest, compression: Compression, diff_id: Digest) -> Result<Vec<u8>> {
+        let expected = Expected { name: "layer".to_owned(), blob: Some(digest), compression, diff_id };
+        let mut bytes = Vec::new();
+        let mut stream = TarStream::new(Box::new(io::Cursor::new(blob)), expected)?;
+        stream.read_to_end(&mut bytes).map_err(|error| Error::new(error.to_string()))?;
+        Ok(bytes)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+        #[test]
+        fn no_change_of_a_blob_goes_unnoticed(
+            tar in proptest::collection::vec(0u8..4, 1..3000), at in any::<prop::sample::Index>(), flip in 1u8..,
+        ) {
+            for (compression, blob) in blobs(&tar) {
+                let (digest, diff_id) = (Digest::of(&blob), Digest::of(&tar));
+                prop_assert_eq!(read(blob.clone(), digest, compression, diff_id), Ok(tar.clone()));
+                let mut flipped = blob.clone();
+                flipped[at.index(blob.len())] ^= flip;
+                prop_assert!(read(flipped, digest, compression, diff_id).is_err());
+                let cut = blob[..at.index(blob.len())].to_vec();
+                prop_assert!(read(cut, digest, compression, diff_id).is_err());
+            }
+        }
+    }
+}
