@@ -4,6 +4,7 @@
 //! blobs/sha256/HEX          verified while written, and again when a document is read
 //! layers/FORMAT/HEX.erofs   verified by whoever writes one; complete, because they appear by rename
 //! kernels/NAME              likewise
+//! resolved/HEX              a digest that took long to find; verified like any other when it is used
 //! ```
 //!
 //! Nothing here is precious: every file can be made again. Files appear under their names complete and all at
@@ -127,6 +128,29 @@ impl Store {
         Ok(path)
     }
 
+    /// The digest that was remembered under a key.
+    pub fn recall(&self, key: &Digest) -> Result<Option<Digest>> {
+        let path = self.resolved_path(key);
+        match fs::read(&path) {
+            // What is no digest was cut off by a power failure: as good as missing.
+            Ok(bytes) => Ok(String::from_utf8(bytes).ok().and_then(|text| text.parse().ok())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).doing(|| format!("read `{}`", path.display())),
+        }
+    }
+
+    /// Remembers a digest under a key.
+    pub fn remember(&self, key: &Digest, digest: &Digest) -> Result<()> {
+        let path = self.resolved_path(key);
+        let mut draft = self.begin(&path)?;
+        draft.write_all(digest.to_string().as_bytes()).doing(|| format!("write `{}`", path.display()))?;
+        draft.publish()
+    }
+
+    fn resolved_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("resolved").join(key.hex())
+    }
+
     /// Begins a file of the store, at a path that one of the methods above gave.
     pub fn begin(&self, path: &Path) -> Result<Draft> {
         let folder = path.parent().unwrap_or(&self.root);
@@ -242,6 +266,17 @@ mod tests {
         assert_eq!(blobs(&store), 0);
         let path = store.import(&mut &b"hello"[..], &digest, 5).unwrap();
         assert_eq!(fs::read(path).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_digest_is_remembered_under_its_key() {
+        let (_folder, store) = store();
+        let (key, digest) = (Digest::of(b"key"), Digest::of(b"digest"));
+        assert_eq!(store.recall(&key).unwrap(), None);
+        store.remember(&key, &digest).unwrap();
+        assert_eq!(store.recall(&key).unwrap(), Some(digest));
+        fs::write(store.resolved_path(&key), "sha256:").unwrap();
+        assert_eq!(store.recall(&key).unwrap(), None);
     }
 
     #[test]

@@ -216,3 +216,338 @@ fn a_second_fetch_opens_no_source_until_a_layer_is_read() {
         assert!(error.starts_with(&format!("layer 1 of 2 of image `{form}`: ")), "{error}");
     }
 }
+
+#[test]
+fn a_layer_may_be_plain_gzip_or_zstd_and_of_many_members() {
+    let tar = tar_of(&[("a", &[1; 5000]), ("b", b"b")]);
+    let (one, two) = tar.split_at(700);
+    for (suffix, blob) in [
+        ("", tar.clone()),
+        ("+gzip", gzip(&tar)),
+        ("+gzip", [gzip(one), gzip(two)].concat()),
+        ("+zstd", zstd(&tar)),
+        ("+zstd", [zstd(one), zstd(two)].concat()),
+    ] {
+        let bench = Bench::new();
+        bench.index(&[bench.image(&blob, &format!("{LAYER}{suffix}"), &tar)]);
+        let image = bench.fetch("oci:images").unwrap();
+        assert_eq!(image.config.config.stop_signal, "SIGINT");
+        assert_eq!(contents(&image.layers[0]).unwrap(), tar, "{suffix}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_not_what_the_documents_say_fails_at_its_end() {
+    let tar = tar_of(&[("a", &[1; 5000])]);
+    let other = tar_of(&[("a", &[2; 5000])]);
+    let but = |bytes: &[u8], count: usize| bytes[..bytes.len() - count].to_vec();
+    let and = |bytes: &[u8], more: &[u8]| [bytes, more].concat();
+    for (suffix, blob, why) in [
+        ("", but(&tar, 1), "it is not compressed, but its blob is"),
+        ("+gzip", gzip(&other), "its tar archive has the digest"),
+        ("+zstd", zstd(&other), "its tar archive has the digest"),
+        ("+gzip", but(&gzip(&tar), 1), "its gzip stream is cut short"),
+        ("+gzip", but(&gzip(&tar), 20), "its gzip stream is cut short"),
+        ("+zstd", but(&zstd(&tar), 1), "its zstd stream is cut short"),
+        ("+gzip", Vec::new(), "its gzip stream is cut short"),
+        ("+zstd", Vec::new(), "layer 1 of 1 of image `oci:images`"),
+        ("+gzip", and(&gzip(&tar), b"more"), "its gzip stream is"),
+        ("+gzip", and(&gzip(&tar), &[0; 512]), "its gzip stream is"),
+        ("+zstd", and(&zstd(&tar), b"more!"), "its zstd stream is"),
+        ("+zstd", and(&zstd(&tar), b"x"), "its zstd stream is"),
+        ("+gzip", and(&gzip(&tar), &gzip(b"x")), "its tar archive has the digest"),
+        ("+gzip", zstd(&tar), "its gzip stream is damaged"),
+        ("+zstd", gzip(&tar), "its zstd stream is damaged"),
+    ] {
+        let bench = Bench::new();
+        bench.index(&[bench.image(&blob, &format!("{LAYER}{suffix}"), &tar)]);
+        let error = bench.objection("oci:images");
+        assert!(error.contains("layer 1 of 1 of image `oci:images`"), "{error}");
+        assert!(error.contains(why), "{suffix} {}: {error}", blob.len());
+    }
+}
+
+#[test]
+fn a_blob_that_was_damaged_or_cut_is_named_as_such() {
+    let tar = tar_of(&[("a", &[1; 5000])]);
+    let blob = gzip(&tar);
+    for (suffix, blob) in [("+gzip", &blob), ("", &tar)] {
+        let flipped: Vec<u8> = blob.iter().map(|byte| byte ^ 1).collect();
+        for (bytes, why) in [
+            (flipped, "digest `sha256:"),
+            (blob[1..].to_vec(), "bytes, its descriptor says"),
+            ([&blob[..], b"x"].concat(), "bytes, its descriptor says"),
+        ] {
+            let bench = Bench::new();
+            bench.index(&[bench.image(blob, &format!("{LAYER}{suffix}"), &tar)]);
+            let path = bench.base().join("images/blobs/sha256").join(Digest::of(blob).hex());
+            fs::write(path, bytes).unwrap();
+            let error = bench.objection("oci:images");
+            assert!(error.contains(why) && error.contains("layer 1 of 1"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_error_of_a_stream_stays() {
+    let tar = tar_of(&[("a", b"a")]);
+    let bench = Bench::new();
+    bench.index(&[bench.image(&gzip(b"other"), &format!("{LAYER}+gzip"), &tar)]);
+    let mut stream = bench.fetch("oci:images").unwrap().layers[0].open().unwrap();
+    let first = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err().to_string();
+    assert_eq!(stream.read(&mut [0; 10]).unwrap_err().to_string(), first);
+}
+
+/// Makes the descriptor of an image that has something wrong about it.
+type Wrong = fn(&Bench) -> Value;
+
+fn files() -> Vec<u8> {
+    tar_of(&[("a", b"a")])
+}
+
+fn good(bench: &Bench) -> Value {
+    bench.image(&files(), LAYER, &files())
+}
+
+fn layers(bench: &Bench, media_type: &str) -> Value {
+    json!([bench.descriptor(media_type, &files())])
+}
+
+fn config() -> Value {
+    config_of(&[Digest::of(&files())])
+}
+
+fn manifest(bench: &Bench) -> Value {
+    json!({ "schemaVersion": 2, "config": bench.document(CONFIG, &config()), "layers": layers(bench, LAYER) })
+}
+
+fn index(manifests: &[Value]) -> Value {
+    json!({ "schemaVersion": 2, "manifests": manifests })
+}
+
+const WRONG_DESCRIPTORS: &[(&str, Wrong)] = &[
+    ("which is no image manifest", |b| with(good(b), "mediaType", json!("x/y"))),
+    ("is no digest: expected", |b| with(good(b), "digest", json!("sha512:00"))),
+    ("is no digest: expected", |b| with(good(b), "digest", json!("../../x"))),
+    ("it has no blob", |b| with(good(b), "digest", json!(Digest::of(b"nowhere")))),
+    ("bytes, its descriptor says 7", |b| with(good(b), "size", json!(7))),
+    ("invalid value: integer `-1`", |b| with(good(b), "size", json!(-1))),
+    ("missing field `size`", |b| json!({ "mediaType": MANIFEST, "digest": good(b)["digest"] })),
+];
+
+const WRONG_DOCUMENTS: &[(&str, Wrong)] = &[
+    ("it has no images", |b| b.document(INDEX, &index(&[]))),
+    ("nested deeper than 4", |b| (0..5).fold(good(b), |inner, _| b.document(INDEX, &index(&[inner])))),
+    ("is both an index and a manifest", |b| b.document(INDEX, &with(manifest(b), "manifests", json!([])))),
+    ("is both a manifest and an index", |b| b.document(MANIFEST, &with(manifest(b), "manifests", json!([])))),
+    ("has schema version 1", |b| b.document(MANIFEST, &with(manifest(b), "schemaVersion", json!(1)))),
+    ("says that it is of the type", |b| b.document(MANIFEST, &with(manifest(b), "mediaType", json!(INDEX)))),
+    ("its configuration is of the type `x/y`", |b| {
+        b.document(MANIFEST, &with(manifest(b), "config", b.document("x/y", &config())))
+    }),
+    ("more than the 4194304 allowed", |b| b.descriptor(MANIFEST, &[b' '; (4 << 20) + 1])),
+    ("invalid type: sequence", |b| b.descriptor(MANIFEST, "[".repeat(100_000).as_bytes())),
+    ("recursion limit exceeded", |b| {
+        let deep = format!("{{\"config\":{{\"Volumes\":{{\"x\":{}", "[".repeat(1000));
+        b.document(MANIFEST, &with(manifest(b), "config", b.descriptor(CONFIG, deep.as_bytes())))
+    }),
+];
+
+const WRONG_IMAGES: &[(&str, Wrong)] = &[
+    ("its manifest lists 1 layers, its configuration 2", |b| {
+        b.image_of(&layers(b, LAYER), &config_of(&[Digest::of(&files()); 2]))
+    }),
+    ("its manifest lists 1 layers, its configuration 0", |b| b.image_of(&layers(b, LAYER), &config_of(&[]))),
+    ("it is an image for linux/arm64, not for linux/amd64", |b| {
+        b.image_of(&layers(b, LAYER), &with(config(), "architecture", json!("arm64")))
+    }),
+    ("it is an image for windows/amd64", |b| {
+        b.image_of(&layers(b, LAYER), &with(config(), "os", json!("windows")))
+    }),
+    ("layer 1 of 1: it is encrypted", |b| {
+        b.image_of(&layers(b, &format!("{LAYER}+gzip+encrypted")), &config())
+    }),
+    ("layer 1 of 1: it is to be had from its vendor only", |b| {
+        b.image_of(&layers(b, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), &config())
+    }),
+    ("layer 1 of 1: it is of the unknown type `x/y`", |b| b.image_of(&layers(b, "x/y"), &config())),
+];
+
+#[test]
+fn documents_that_are_wrong_are_refused_with_the_reason() {
+    for (why, wrong) in [WRONG_DESCRIPTORS, WRONG_DOCUMENTS, WRONG_IMAGES].concat() {
+        let bench = Bench::new();
+        bench.index(&[wrong(&bench)]);
+        let error = bench.objection("oci:images");
+        assert!(error.starts_with("image `oci:images`: ") && error.contains(why), "{why}: {error}");
+        assert!(error.len() < 400, "{error}");
+    }
+}
+
+#[test]
+fn an_image_is_chosen_by_its_tag_and_its_platform() {
+    let bench = Bench::new();
+    let tar = |name: &str| tar_of(&[(name, b"")]);
+    let image = |name: &str| bench.image(&tar(name), LAYER, &tar(name));
+    let on = |name: &str, architecture: &str| {
+        with(image(name), "platform", json!({ "architecture": architecture, "os": "linux" }))
+    };
+    let many = json!({ "schemaVersion": 2, "manifests": [on("arm", "arm64"), on("ours", "amd64")] });
+    let deep = json!({ "schemaVersion": 2, "manifests": [bench.document(INDEX, &many)] });
+    bench.index(&[
+        tagged(image("web"), "web"),
+        tagged(on("db-arm", "arm64"), "db"),
+        tagged(on("db", "amd64"), "db"),
+        tagged(bench.document(INDEX, &deep), "many"),
+        tagged(on("riscv", "riscv64"), "riscv"),
+    ]);
+    for (tag, name) in [(":web", "web"), (":db", "db"), (":many", "ours"), (":@2", "db")] {
+        let image = bench.fetch(&format!("oci:images{tag}")).unwrap();
+        assert_eq!(image.layers[0].diff_id, Digest::of(&tar(name)), "{tag}");
+    }
+    for (tag, why, hint) in [
+        ("", "it has several images, and no tag says which", "its tags are: db, many, riscv, web"),
+        (":wbe", "it has no tag `wbe`", "its tags are: db, many, riscv, web"),
+        (":riscv", "it has no image for linux/amd64, only for linux/riscv64", ""),
+        (":@9", "it has no image at position 9, only 5 images", ""),
+    ] {
+        let reference = format!("oci:images{tag}");
+        let error = bench.lock(&reference).unwrap_err();
+        assert_eq!(error.to_string(), format!("image `{reference}`: {why}"));
+        assert_eq!(error.advice().unwrap_or_default(), hint);
+    }
+}
+
+#[test]
+fn a_place_that_holds_no_image_is_refused_with_the_reason() {
+    let bench = Bench::new();
+    fs::create_dir(bench.base().join("empty")).unwrap();
+    fs::write(bench.base().join("text"), "text").unwrap();
+    fs::write(bench.base().join("a.tar"), tar_of(&[("a", b"")])).unwrap();
+    for (reference, why) in [
+        ("oci:empty", "it is no OCI image layout: it has no `oci-layout`"),
+        ("oci:nowhere", "it is no OCI image layout: it has no `oci-layout`"),
+        ("oci-archive:nowhere", "No such file or directory"),
+        ("oci-archive:empty", "is no file"),
+        ("oci-archive:text", "cannot read the header at byte 0"),
+        ("oci-archive:a.tar", "it is no OCI image layout"),
+        ("docker-archive:a.tar", "it is no archive of `docker save`: it has no `manifest.json`"),
+        ("dir:nowhere", "No such file or directory"),
+        ("dir:text", "is no folder"),
+        ("redis:7", "registries are not supported yet"),
+    ] {
+        let error = bench.objection(reference);
+        assert!(error.starts_with(&format!("image `{reference}`: ")) && error.contains(why), "{error}");
+    }
+}
+
+/// An archive as old versions of `docker save` wrote it: a folder for each layer, equal ones linked.
+fn docker_archive(config: &Value, layers: &[&str], files: &[(&str, &[u8])]) -> Vec<u8> {
+    let config = config.to_string();
+    let name = format!("{}.json", Digest::of(config.as_bytes()).hex());
+    let manifest = json!([{ "Config": name, "RepoTags": ["web:1"], "Layers": layers }]).to_string();
+    let documents = [(name.as_str(), config.as_bytes()), ("manifest.json", manifest.as_bytes())];
+    let mut builder = tar::Builder::new(Vec::new());
+    let bytes = tar_of(&[files, &documents[..]].concat());
+    builder.get_mut().extend(&bytes[..bytes.len() - 1024]);
+    for (name, target) in [("b/layer.tar", "../a/layer.tar"), ("out/layer.tar", "../../../etc/passwd")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, name, target).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn an_old_docker_archive_with_linked_layers_is_read() {
+    let bench = Bench::new();
+    let tar = tar_of(&[("a", b"a")]);
+    for blob in [tar.clone(), gzip(&tar), zstd(&tar)] {
+        let archive = docker_archive(
+            &config_of(&[Digest::of(&tar); 2]),
+            &["a/layer.tar", "b/layer.tar"],
+            &[("a/layer.tar", &blob)],
+        );
+        fs::write(bench.base().join("a.tar"), archive).unwrap();
+        let image = bench.fetch("docker-archive:a.tar:web:1").unwrap();
+        assert_eq!(image.layers.len(), 2);
+        for layer in &image.layers {
+            assert_eq!(contents(layer).unwrap(), tar);
+        }
+    }
+}
+
+#[test]
+fn a_new_docker_archive_with_blobs_is_read() {
+    let bench = Bench::new();
+    let tar = tar_of(&[("a", b"a")]);
+    let config = config_of(&[Digest::of(&tar)]).to_string();
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let (config_name, layer_name) = (blob(config.as_bytes()), blob(&tar));
+    let item = json!({ "Config": config_name, "RepoTags": null, "Layers": [layer_name], "LayerSources": {} });
+    let manifest = json!([item]).to_string();
+    let archive = |config: &str| {
+        tar_of(&[
+            (&layer_name, &tar[..]),
+            (&config_name, config.as_bytes()),
+            ("manifest.json", manifest.as_bytes()),
+        ])
+    };
+    fs::write(bench.base().join("a.tar"), archive(&config)).unwrap();
+    let image = bench.fetch("docker-archive:a.tar").unwrap();
+    assert_eq!(image.digest, Digest::of(config.as_bytes()));
+    assert_eq!(contents(&image.layers[0]).unwrap(), tar);
+
+    fs::write(bench.base().join("a.tar"), archive(&config.replace("A=b", "A=c"))).unwrap();
+    let error = bench.objection("docker-archive:a.tar");
+    assert!(error.contains("` is damaged: its bytes have the digest `sha256:"), "{error}");
+}
+
+#[test]
+fn a_hostile_docker_archive_is_refused_with_the_reason() {
+    let tar = tar_of(&[("a", b"a")]);
+    let one = config_of(&[Digest::of(&tar)]);
+    let files: &[(&str, &[u8])] = &[("a/layer.tar", &tar), ("other", b"x")];
+    for (config, layers, why) in [
+        (&one, &["../../etc/passwd"][..], "`../../etc/passwd` leads out of the archive"),
+        (&one, &["/etc/passwd"], "`/etc/passwd` leads out of the archive"),
+        (&one, &["out/layer.tar"], "`out/layer.tar` is a link that leads out of the archive"),
+        (&one, &["c/layer.tar"], "`c/layer.tar` is missing"),
+        (&one, &["other"], "its tar archive has the digest"),
+        (&one, &[], "`manifest.json` lists 0 layers, the image's configuration 1"),
+        (
+            &one,
+            &["a/layer.tar", "a/layer.tar"],
+            "`manifest.json` lists 2 layers, the image's configuration 1",
+        ),
+        (
+            &with(one.clone(), "architecture", json!("s390x")),
+            &["a/layer.tar"],
+            "it is an image for linux/s390x",
+        ),
+    ] {
+        let bench = Bench::new();
+        fs::write(bench.base().join("a.tar"), docker_archive(config, layers, files)).unwrap();
+        let error = bench.objection("docker-archive:a.tar");
+        assert!(error.contains(why) && error.contains("image `docker-archive:a.tar`"), "{error}");
+    }
+    let bench = Bench::new();
+    fs::write(bench.base().join("a.tar"), docker_archive(&one, &["a/layer.tar"], files)).unwrap();
+    let error = bench.lock("docker-archive:a.tar:db").unwrap_err();
+    assert_eq!(error.advice(), Some("its images are: docker.io/library/web:1"));
+}
+
+#[test]
+fn a_folder_is_an_image_pinned_by_its_content() {
+    let bench = Bench::new();
+    fs::create_dir(bench.base().join("root")).unwrap();
+    fs::write(bench.base().join("root/a"), "a").unwrap();
+    let image = bench.fetch("dir:root").unwrap();
+    assert_eq!(image.config.config, ImageConfig::default().config);
+    assert_eq!(image.digest, image.layers[0].diff_id);
+    assert_eq!(image.digest, Digest::of(&contents(&image.layers[0]).unwrap()));
+    fs::write(bench.base().join("root/a"), "b").unwrap();
+    let error = contents(&image.layers[0]).unwrap_err().to_string();
+    assert!(error.starts_with("layer 1 of 1 of image `dir:root`: its tar archive has the digest"), "{error}");
+}

@@ -17,8 +17,11 @@ use crate::store::Store;
 /// about 500 an image.
 const ENTRIES: usize = 1 << 16;
 
-/// The largest name or PAX record that is read. What an image needs has names of at most 100 bytes.
-const NAME: u64 = 64 << 10;
+/// The largest PAX record or long name that is read.
+const RECORD: u64 = 64 << 10;
+
+/// The longest names that are kept. What an image needs has names of at most 100 bytes.
+const NAME: usize = 256;
 
 /// The most bytes that a compressed archive may inflate to.
 const INFLATED: u64 = 64 << 30;
@@ -111,7 +114,7 @@ enum Entry {
     },
     /// The name of another entry: a hard link, or a symbolic link that was resolved against its folder.
     Link(String),
-    /// A symbolic link to somewhere outside the archive.
+    /// A link to somewhere outside the archive, or to nowhere.
     Outside,
 }
 
@@ -211,12 +214,16 @@ impl Announced {
     }
 }
 
-/// Reads the headers and jumps over the data.
+/// Reads the headers of a whole file and jumps over the data.
 fn scan(whole: Extent) -> Result<Archive> {
     let mut entries = BTreeMap::new();
     let mut announced = Announced::default();
-    let mut at = 0;
+    let (mut at, mut count) = (0, 0);
     while let Some(header) = header(&whole, at)? {
+        count += 1;
+        if count > ENTRIES {
+            return Err(Error::new(format!("it has more than {ENTRIES} entries")));
+        }
         let mut size = header.entry_size().doing(|| format!("read the size in the header at byte {at}"))?;
         let start = at + BLOCK;
         let kind = header.entry_type();
@@ -230,7 +237,7 @@ fn scan(whole: Extent) -> Result<Archive> {
             return Err(Error::new(format!("it is cut short: the file at byte {at} has {size} bytes")));
         }
         if meta {
-            let text = Extent { file: whole.file.clone(), start, size }.read(NAME, "a long name")?;
+            let text = Extent { file: whole.file.clone(), start, size }.read(RECORD, "a long name")?;
             match kind {
                 EntryType::GNULongName => announced.name = Some(until_nul(text)),
                 EntryType::GNULongLink => announced.link = Some(until_nul(text)),
@@ -241,9 +248,6 @@ fn scan(whole: Extent) -> Result<Archive> {
             if let Some((name, entry)) = entry(&header, announced, start, size)? {
                 entries.insert(name, entry);
             }
-        }
-        if entries.len() > ENTRIES {
-            return Err(Error::new(format!("it has more than {ENTRIES} entries")));
         }
         at = padded.unwrap_or(whole.size);
     }
@@ -256,10 +260,7 @@ fn header(whole: &Extent, at: u64) -> Result<Option<Header>> {
     if at >= whole.size {
         return Ok(None);
     }
-    whole
-        .file
-        .read_exact_at(header.as_mut_bytes(), whole.start + at)
-        .doing(|| format!("read the header at byte {at}"))?;
+    whole.file.read_exact_at(header.as_mut_bytes(), at).doing(|| format!("read the header at byte {at}"))?;
     let bytes = header.as_bytes();
     if bytes.iter().all(|&byte| byte == 0) {
         return Ok(None);
@@ -278,8 +279,11 @@ fn entry(header: &Header, announced: Announced, start: u64, size: u64) -> Result
     let name = announced.name.unwrap_or_else(|| header.path_bytes().into_owned());
     let Some(name) = String::from_utf8(name).ok().and_then(|name| join("", &name)) else { return Ok(None) };
     let link = announced.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
+    if name.len() > NAME {
+        return Ok(None);
+    }
     let target = |folder: &str| {
-        let link = link.and_then(|link| String::from_utf8(link).ok());
+        let link = link.filter(|link| link.len() <= NAME).and_then(|link| String::from_utf8(link).ok());
         link.and_then(|link| join(folder, &link)).map_or(Entry::Outside, Entry::Link)
     };
     let entry = match header.entry_type() {

@@ -37,6 +37,26 @@ pub fn diff_id(folder: &Path) -> Result<Digest> {
     }
 }
 
+/// The time of every entry, in seconds since 1970.
+pub fn source_date_epoch() -> Result<u64> {
+    match std::env::var_os(VARIABLE) {
+        None => Ok(0),
+        Some(text) => text
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Error::new(format!("`{VARIABLE}` is no number of seconds: `{}`", text.display()))),
+    }
+}
+
+/// The names in a folder, sorted, the last one first: in the order in which a stack wants them.
+pub fn names(folder: &Path) -> Result<Vec<OsString>> {
+    let doing = || format!("read the folder `{}`", folder.display());
+    let entries = fs::read_dir(folder).doing(doing)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = entries.collect::<io::Result<Vec<_>>>().doing(doing)?;
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
 /// The tar stream of a folder. Every file is opened when its turn comes.
 pub struct FolderStream {
     folder: PathBuf,
@@ -160,17 +180,6 @@ fn open(path: &Path, metadata: &Metadata) -> Result<Data> {
     Ok(Data { path: path.to_owned(), file: file.into(), left: size, padding: (BLOCK - over) % BLOCK })
 }
 
-/// The time of every entry.
-fn source_date_epoch() -> Result<u64> {
-    match std::env::var_os(VARIABLE) {
-        None => Ok(0),
-        Some(text) => text
-            .to_str()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Error::new(format!("`{VARIABLE}` is no number of seconds: `{}`", text.display()))),
-    }
-}
-
 impl Data {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
@@ -209,5 +218,94 @@ impl Read for FolderStream {
                 self.is_ended = true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const LONG: usize = 180;
+
+    fn sample() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir(at("etc")).unwrap();
+        for file in ["etc/b", "zero", "etc/a", &"x".repeat(LONG)] {
+            fs::write(at(file), if file == "zero" { String::new() } else { file.repeat(700) }).unwrap();
+            fs::set_permissions(at(file), PermissionsExt::from_mode(0o4640)).unwrap();
+        }
+        fs::hard_link(at("etc/a"), at("hard")).unwrap();
+        symlink("/etc/a", at("soft")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), Mode::from(0o600)).unwrap();
+        root
+    }
+
+    #[test]
+    fn a_folder_becomes_a_sorted_archive_of_what_it_holds_but_not_of_who_made_it_when() {
+        let root = sample();
+        let socket = UnixListener::bind(root.path().join("socket")).unwrap();
+        let mut archive = tar::Archive::new(FolderStream::open(root.path()).unwrap());
+        let mut found = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            let header = entry.header();
+            assert_eq!((header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()), (0, 0, 0));
+            let name = entry.path().unwrap().display().to_string();
+            if header.entry_type().is_file() {
+                assert_eq!(header.mode().unwrap(), 0o4640);
+                assert_eq!(text, if name == "zero" { String::new() } else { name.repeat(700) });
+            }
+            let link = entry.link_name().unwrap().map(|link| link.display().to_string());
+            found.push((name, header.entry_type(), link.unwrap_or_default()));
+        }
+        let long = "x".repeat(LONG);
+        let expected = [
+            ("etc/", EntryType::Directory, ""),
+            ("etc/a", EntryType::Regular, ""),
+            ("etc/b", EntryType::Regular, ""),
+            ("hard", EntryType::Link, "etc/a"),
+            ("pipe", EntryType::Fifo, ""),
+            ("soft", EntryType::Symlink, "/etc/a"),
+            (&long, EntryType::Regular, ""),
+            ("zero", EntryType::Regular, ""),
+        ];
+        assert_eq!(found, expected.map(|(name, kind, link)| (name.to_owned(), kind, link.to_owned())));
+        drop(socket);
+    }
+
+    #[test]
+    fn equal_folders_have_equal_digests_and_other_content_another() {
+        let (one, two) = (sample(), sample());
+        assert_eq!(diff_id(one.path()).unwrap(), diff_id(two.path()).unwrap());
+        fs::set_permissions(two.path().join("zero"), PermissionsExt::from_mode(0o600)).unwrap();
+        assert_ne!(diff_id(one.path()).unwrap(), diff_id(two.path()).unwrap());
+    }
+
+    #[test]
+    fn an_archive_of_a_folder_ends_as_gnu_tar_expects() {
+        let mut bytes = Vec::new();
+        FolderStream::open(sample().path()).unwrap().read_to_end(&mut bytes).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.tar"), &bytes).unwrap();
+        let tar =
+            std::process::Command::new("tar").args(["-tf", "a.tar"]).current_dir(&folder).output().unwrap();
+        assert!(tar.status.success() && tar.stderr.is_empty(), "{}", String::from_utf8_lossy(&tar.stderr));
+    }
+
+    #[test]
+    fn a_file_that_shrinks_while_it_is_read_is_an_error_that_names_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a"), [1; 5000]).unwrap();
+        let mut stream = FolderStream::open(root.path()).unwrap();
+        stream.read_exact(&mut [0; 600]).unwrap();
+        fs::write(root.path().join("a"), [1; 80]).unwrap();
+        let error = io::copy(&mut stream, &mut io::sink()).unwrap_err().to_string();
+        assert!(error.ends_with("/a` became shorter while it was read"), "{error}");
     }
 }

@@ -4,11 +4,13 @@
 //! size are verified before it is parsed; a path is only ever made of a parsed digest; an archive is never
 //! unpacked, its files are read where they lie.
 
+mod ahead;
 pub mod archive;
 pub mod compression;
 pub mod descriptor;
 mod docker;
 pub mod document;
+mod fingerprint;
 pub mod folder;
 pub mod image;
 mod layout;

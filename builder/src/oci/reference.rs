@@ -39,8 +39,11 @@ pub enum Selector {
     Position(usize),
 }
 
-/// The transports that name a file or a folder on this machine.
-const LOCAL: [(&str, fn(PathBuf, Selector) -> Transport); 3] = [
+/// Makes a transport of its two parts.
+type Local = fn(PathBuf, Selector) -> Transport;
+
+/// The transports that name one image of a file or a folder on this machine.
+const LOCAL: [(&str, Local); 3] = [
     ("oci", Transport::Layout),
     ("oci-archive", Transport::LayoutArchive),
     ("docker-archive", Transport::DockerArchive),

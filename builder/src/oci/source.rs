@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::archive::Archive;
 use super::descriptor::Digest;
 use super::docker::Saved;
+use super::fingerprint::Fingerprint;
 use super::folder;
 use super::layout::Layout;
 use super::reference::{Reference, Selector, Transport};
@@ -45,12 +46,47 @@ impl Source {
 }
 
 /// The digest that a reference stands for now: a manifest's in a layout, the configuration's in a
-/// `docker-archive`, the diff id of a `dir`. The small documents are in the store afterwards.
+/// `docker-archive`, the diff id of a `dir`.
 pub fn resolve(reference: &Reference, base: &Path, store: &Store) -> Result<Digest> {
-    let resolve = || match Source::open(reference, base, store)? {
-        Source::Layout(layout, selector) => layout.resolve(&selector, store),
-        Source::Saved(saved) => store.insert_blob(saved.config()),
-        Source::Folder(folder) => folder::diff_id(&folder),
+    let resolve = || {
+        // Taken before anything is read: what changes while it is read has another fingerprint next time.
+        let fingerprint = Fingerprint::take(reference, base)?;
+        if let Some(fingerprint) = &fingerprint
+            && let Some(digest) = store.recall(&fingerprint.key)?
+        {
+            return Ok(digest);
+        }
+        let digest = match Source::open(reference, base, store)? {
+            Source::Layout(layout, selector) => layout.resolve(&selector, store)?,
+            Source::Saved(saved) => store.insert_blob(saved.config())?,
+            Source::Folder(folder) => folder::diff_id(&folder)?,
+        };
+        if let Some(fingerprint) = fingerprint.filter(|fingerprint| fingerprint.is_settled) {
+            store.remember(&fingerprint.key, &digest)?;
+        }
+        Ok(digest)
     };
-    resolve().map_err(|error| error.within(format_args!("image `{reference}`")))
+    resolve().map_err(|error: Error| error.within(format_args!("image `{reference}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_place_with_a_known_fingerprint_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("store")).unwrap();
+        fs::create_dir(folder.path().join("root")).unwrap();
+        let reference = "dir:root".parse().unwrap();
+        let fingerprint = Fingerprint::take(&reference, folder.path()).unwrap().unwrap();
+        let remembered = Digest::of(b"remembered");
+        store.remember(&fingerprint.key, &remembered).unwrap();
+        assert_eq!(resolve(&reference, folder.path(), &store).unwrap(), remembered);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(folder.path().join("root/a"), "").unwrap();
+        assert_ne!(resolve(&reference, folder.path(), &store).unwrap(), remembered);
+    }
 }

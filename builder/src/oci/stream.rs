@@ -1,9 +1,17 @@
 //! A layer's uncompressed tar stream, verified to its last byte.
+//!
+//! ```text
+//! blob ► hash ► decompress ─ thread ─► hash ► whoever reads the tar archive
+//! ```
+//!
+//! Inflating takes longer than everything else that is done with a layer, so a compressed one is inflated by a
+//! thread of its own, a little ahead of its reader.
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use sha2::{Digest as _, Sha256};
 
+use super::ahead::Ahead;
 use super::compression::{Compression, Decoder};
 use super::descriptor::Digest;
 use crate::error::{Context, Error, Result};
@@ -31,8 +39,9 @@ pub struct Expected {
 /// Reads the tar stream of a layer. It ends without an error only when every byte of the blob was read, and
 /// both digests are the expected ones; what was read before that is not to be trusted yet.
 pub struct TarStream {
-    expected: Expected,
-    decoder: Decoder<BufReader<Blob>>,
+    name: String,
+    diff_id: Digest,
+    input: Box<dyn Read + Send>,
     hasher: Sha256,
     total: u64,
     end: End,
@@ -45,16 +54,81 @@ enum End {
     Failed(Error),
 }
 
-/// The compressed side: hashes what passes.
-struct Blob {
-    reader: Box<dyn Read + Send>,
-    /// None when nothing is to be compared with the hash.
+impl TarStream {
+    /// Begins to read the blob that `blob` gives.
+    pub fn new(blob: Box<dyn Read + Send>, expected: Expected) -> Result<Self> {
+        let Expected { name, blob: digest, compression, diff_id } = expected;
+        let input: Box<dyn Read + Send> = if compression == Compression::None {
+            // The bytes of a plain layer are hashed once, so both digests must be the same one.
+            if let Some(digest) = digest.filter(|&digest| digest != diff_id) {
+                let why =
+                    format!("it is not compressed, but its blob is `{digest}` and its diff id `{diff_id}`");
+                return Err(Error::new(why));
+            }
+            blob
+        } else {
+            Box::new(Ahead::of(Inflated::new(blob, digest, compression)?)?)
+        };
+        Ok(Self { name, diff_id, input, hasher: Sha256::new(), total: 0, end: End::NotYet })
+    }
+
+    /// Takes in what was read. Nothing was read at the end, where the digest is known.
+    fn check(&mut self, bytes: &[u8]) -> Result<()> {
+        let name = &self.name;
+        self.hasher.update(bytes);
+        self.total += bytes.len() as u64;
+        if self.total > INFLATED {
+            return Err(Error::new(format!("{name}: it inflates to more than {INFLATED} bytes")));
+        }
+        if bytes.is_empty() {
+            let (found, diff_id) = (Digest::from_hasher(std::mem::take(&mut self.hasher)), self.diff_id);
+            if found != diff_id {
+                return Err(Error::new(format!(
+                    "{name}: its tar archive has the digest `{found}`, not `{diff_id}`"
+                )));
+            }
+            self.end = End::Verified;
+        }
+        Ok(())
+    }
+}
+
+impl Read for TarStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.end {
+            End::Verified => return Ok(0),
+            End::Failed(error) => return Err(error.clone().into()),
+            End::NotYet if buffer.is_empty() => return Ok(0),
+            End::NotYet => {}
+        }
+        let outcome = match self.input.read(buffer) {
+            Ok(count) => self.check(&buffer[..count]).map(|()| count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => Err(Error::new(format!("{}: {error}", self.name))),
+        };
+        outcome.map_err(|error| {
+            self.end = End::Failed(error.clone());
+            error.into()
+        })
+    }
+}
+
+/// Decompresses a blob. At its end, and when it fails, the blob's digest is compared: once.
+struct Inflated {
+    expected: Option<Digest>,
+    compression: Compression,
+    decoder: Decoder<BufReader<Hashed>>,
+}
+
+/// Hashes what passes, if there is anything to compare the hash with.
+struct Hashed {
+    blob: Box<dyn Read + Send>,
     hasher: Option<Sha256>,
 }
 
-impl Read for Blob {
+impl Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
+        let count = self.blob.read(buffer)?;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..count]);
         }
@@ -62,108 +136,101 @@ impl Read for Blob {
     }
 }
 
-impl TarStream {
-    /// Begins to read the blob that `reader` gives.
-    pub fn new(reader: Box<dyn Read + Send>, expected: Expected) -> Result<Self> {
-        // The bytes of a plain layer pass once, so they are hashed once.
-        let hashed_anyway = expected.compression == Compression::None;
-        if let Some(blob) = expected.blob.filter(|blob| hashed_anyway && *blob != expected.diff_id) {
-            let diff_id = expected.diff_id;
-            return Err(Error::new(format!(
-                "it is not compressed, but its blob is `{blob}` and its diff id `{diff_id}`"
-            )));
-        }
-        let hasher = expected.blob.filter(|_| !hashed_anyway).map(|_| Sha256::new());
-        let input = BufReader::with_capacity(BUFFER, Blob { reader, hasher });
-        let decoder = Decoder::new(expected.compression, input)
-            .doing(|| format!("decode its {} stream", expected.compression))?;
-        Ok(Self { expected, decoder, hasher: Sha256::new(), total: 0, end: End::NotYet })
+impl Inflated {
+    fn new(blob: Box<dyn Read + Send>, expected: Option<Digest>, compression: Compression) -> Result<Self> {
+        let input =
+            BufReader::with_capacity(BUFFER, Hashed { blob, hasher: expected.map(|_| Sha256::new()) });
+        let decoder = Decoder::new(compression, input).doing(|| format!("decode {compression}"))?;
+        Ok(Self { expected, compression, decoder })
     }
 
-    /// Why a decoder failed. A blob whose digest is wrong was damaged on its way: say that, and not what its
-    /// decoder stumbled over first.
-    fn explain(&mut self, cause: &io::Error) -> Error {
-        let compression = self.expected.compression;
-        let damaged = io::copy(self.decoder.input(), &mut io::sink()).is_ok().then(|| self.check_blob());
-        if let Some(Err(error)) = damaged {
-            return error;
-        }
-        Error::new(match (compression, cause.kind()) {
-            (Compression::None, _) => format!("cannot read {}: {cause}", self.expected.name),
-            (_, io::ErrorKind::UnexpectedEof) => {
-                format!("{}: its {compression} stream is cut short", self.expected.name)
-            }
-            _ => format!("{}: its {compression} stream is damaged: {cause}", self.expected.name),
-        })
-    }
-
-    fn check_blob(&mut self) -> Result<()> {
-        let hasher = self.decoder.input().get_mut().hasher.take();
-        let found = hasher.map(Digest::from_hasher);
-        match (self.expected.blob, found) {
-            (Some(blob), Some(found)) if blob != found => Err(Error::new(format!(
-                "{}: its blob `{blob}` is damaged: its bytes have the digest `{found}`",
-                self.expected.name
+    fn check_digest(&mut self) -> Result<()> {
+        let found = self.decoder.input().get_mut().hasher.take().map(Digest::from_hasher);
+        match self.expected.zip(found) {
+            Some((expected, found)) if expected != found => Err(Error::new(format!(
+                "its blob `{expected}` is damaged: its bytes have the digest `{found}`"
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Checks everything that can only be known at the end.
-    fn finish(&mut self) -> Result<()> {
-        let Expected { name, compression, diff_id, .. } = self.expected.clone();
-        let rest = self.decoder.input().fill_buf().map(<[u8]>::len);
-        match rest {
-            Ok(0) => {}
-            Ok(_) => {
-                return Err(Error::new(format!("{name}: bytes follow the end of its {compression} stream")));
-            }
-            Err(error) => return Err(Error::new(format!("cannot read {name}: {error}"))),
+    fn finish(&mut self) -> io::Result<()> {
+        if !self.decoder.input().fill_buf()?.is_empty() {
+            let why = format!("bytes follow the end of its {} stream", self.compression);
+            return Err(Error::new(why).into());
         }
-        self.check_blob()?;
-        let found = Digest::from_hasher(std::mem::take(&mut self.hasher));
-        if found != diff_id {
-            return Err(Error::new(format!(
-                "{name}: its tar archive has the digest `{found}`, not `{diff_id}`"
-            )));
-        }
-        Ok(())
+        Ok(self.check_digest()?)
     }
 
-    fn step(&mut self, buffer: &mut [u8]) -> io::Result<Result<usize>> {
-        let count = match self.decoder.read(buffer) {
-            Ok(0) => return Ok(self.finish().map(|()| 0)),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => return Ok(Err(self.explain(&error))),
-        };
-        self.hasher.update(&buffer[..count]);
-        self.total += count as u64;
-        if self.total > INFLATED {
-            let name = &self.expected.name;
-            return Ok(Err(Error::new(format!("{name}: it inflates to more than {INFLATED} bytes"))));
+    /// Why decompressing failed. A blob with a wrong digest was damaged on its way: say that, rather than what
+    /// the decoder stumbled over.
+    fn explain(&mut self, cause: io::Error) -> io::Error {
+        let compression = self.compression;
+        if io::copy(self.decoder.input(), &mut io::sink()).is_err() {
+            return cause;
         }
-        Ok(Ok(count))
+        if let Err(error) = self.check_digest() {
+            return error.into();
+        }
+        Error::new(if cause.kind() == io::ErrorKind::UnexpectedEof {
+            format!("its {compression} stream is cut short")
+        } else {
+            format!("its {compression} stream is damaged: {cause}")
+        })
+        .into()
     }
 }
 
-impl Read for TarStream {
+impl Read for Inflated {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &self.end {
-            _ if buffer.is_empty() => return Ok(0),
-            End::NotYet => {}
-            End::Verified => return Ok(0),
-            End::Failed(error) => return Err(error.clone().into()),
+        match self.decoder.read(buffer) {
+            Ok(0) if !buffer.is_empty() => self.finish().map(|()| 0),
+            Err(cause) if cause.kind() != io::ErrorKind::Interrupted => Err(self.explain(cause)),
+            other => other,
         }
-        match self.step(buffer)? {
-            Ok(0) => {
-                self.end = End::Verified;
-                Ok(0)
-            }
-            Ok(count) => Ok(count),
-            Err(error) => {
-                self.end = End::Failed(error.clone());
-                Err(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn blobs(tar: &[u8]) -> [(Compression, Vec<u8>); 3] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(tar).unwrap();
+        [
+            (Compression::None, tar.to_vec()),
+            (Compression::Gzip, gzip.finish().unwrap()),
+            (Compression::Zstd, zstd::stream::encode_all(tar, 1).unwrap()),
+        ]
+    }
+
+    fn read(blob: Vec<u8>, digest: Digest, compression: Compression, diff_id: Digest) -> Result<Vec<u8>> {
+        let expected = Expected { name: "layer".to_owned(), blob: Some(digest), compression, diff_id };
+        let mut bytes = Vec::new();
+        let mut stream = TarStream::new(Box::new(io::Cursor::new(blob)), expected)?;
+        stream.read_to_end(&mut bytes).map_err(|error| Error::new(error.to_string()))?;
+        Ok(bytes)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+        #[test]
+        fn no_change_of_a_blob_goes_unnoticed(
+            tar in proptest::collection::vec(0u8..4, 1..3000), at in any::<prop::sample::Index>(), flip in 1u8..,
+        ) {
+            for (compression, blob) in blobs(&tar) {
+                let (digest, diff_id) = (Digest::of(&blob), Digest::of(&tar));
+                prop_assert_eq!(read(blob.clone(), digest, compression, diff_id), Ok(tar.clone()));
+                let mut flipped = blob.clone();
+                flipped[at.index(blob.len())] ^= flip;
+                prop_assert!(read(flipped, digest, compression, diff_id).is_err());
+                let cut = blob[..at.index(blob.len())].to_vec();
+                prop_assert!(read(cut, digest, compression, diff_id).is_err());
             }
         }
     }
