@@ -1,1 +1,3 @@
 //! What the builder writes: one writer per format.
+
+pub mod erofs;
