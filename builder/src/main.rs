@@ -2,6 +2,7 @@
 
 mod artifact;
 mod error;
+mod layer;
 mod oci;
 
 fn main() {}

@@ -12,9 +12,10 @@ mod xattr;
 
 use std::collections::BTreeMap;
 
-pub use read::{Contents, Entry, Image, Inode};
+pub use read::{Contents, Image, Inode};
 pub use tree::{Found, InodeId};
 pub use write::Writer;
+pub use xattr::has_known_prefix;
 
 /// The owner, permissions, time and extended attributes of a file of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
