@@ -22,7 +22,9 @@ pub const NAME_MAX: usize = 255;
 pub const PATH_MAX: usize = 4096;
 
 /// The root's inode follows the superblock. The superblock has only 16 bits for its nid, so it has to be near.
-pub const ROOT_NID: u64 = ((SUPER_OFFSET + SUPER_LEN) / SLOT) as u64;
+pub const ROOT_NID: u64 = SHORT_ROOT_NID as u64;
+const SHORT_ROOT_NID: u16 = 36;
+const _: () = assert!(SHORT_ROOT_NID as usize * SLOT == SUPER_OFFSET + SUPER_LEN);
 
 const MAGIC: u32 = 0xe0f5_e1e2;
 /// The superblock has a checksum.
@@ -57,7 +59,7 @@ impl Super {
         put32(block, at, MAGIC);
         put32(block, at + 8, COMPAT_CHECKSUM | COMPAT_MTIME);
         block[at + 12] = BLOCK_BITS;
-        put16(block, at + 14, ROOT_NID_16);
+        put16(block, at + 14, SHORT_ROOT_NID);
         put64(block, at + 16, self.inodes);
         put32(block, at + 36, self.blocks);
         put32(block, at + 4, 0);
@@ -85,12 +87,6 @@ impl Super {
         Ok(found)
     }
 }
-
-/// [`ROOT_NID`] in the width of the superblock's field.
-const ROOT_NID_16: u16 = {
-    assert!(ROOT_NID <= 0xffff);
-    ((SUPER_OFFSET + SUPER_LEN) / SLOT) as u16
-};
 
 /// An extended inode: the 64 bytes that every file has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,15 +238,15 @@ pub fn decode_device(packed: u32) -> (u32, u32) {
 fn crc32c(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
-        let mut index = 0;
+        let mut index: u32 = 0;
         while index < 256 {
-            let mut crc = index as u32;
+            let mut crc = index;
             let mut bit = 0;
             while bit < 8 {
                 crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
                 bit += 1;
             }
-            table[index] = crc;
+            table[index as usize] = crc;
             index += 1;
         }
         table
