@@ -109,7 +109,13 @@ impl<W: Write + Seek> Converter<'_, W> {
             EntryKind::Node(Kind::WHITEOUT) => {
                 Err(Error::new("it is a character device 0:0, which overlayfs takes for a whiteout"))
             }
-            EntryKind::Node(kind) => self.writer.node(&path, &metadata, &kind).map(|_| ()),
+            EntryKind::Node(kind) => {
+                if matches!(kind, Kind::Symlink(_)) {
+                    // Linux gives every link this mode; archives from elsewhere may have others.
+                    metadata.mode = 0o777;
+                }
+                self.writer.node(&path, &metadata, &kind).map(|_| ())
+            }
             EntryKind::HardLink(target) => {
                 let shown = shown(&target);
                 self.add_link(&path, &target)

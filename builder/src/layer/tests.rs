@@ -1,10 +1,8 @@
-//! What becomes of archives, ordinary, odd and hostile; and that overlayfs shows the tree that [`Tree`] shows.
+//! What becomes of archives, ordinary, odd and hostile.
 
-use std::collections::BTreeMap;
+mod merged;
+
 use std::io::{Cursor, Read};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::Path;
-use std::process::Command;
 
 use proptest::prelude::*;
 use tar::EntryType;
@@ -411,98 +409,6 @@ fn a_tree_follows_links_inside_its_root_and_reads_no_more_than_allowed() {
     assert!(tree.read(b"etc", 9).unwrap_err().to_string().contains("not a regular file"));
     assert_eq!(tree.read(b"etc/shadow", 9).unwrap(), None);
     assert_eq!(Tree::default().find(b"/").unwrap(), None);
-}
-
-/// A tree as paths with what can be compared: type, size or target, mode.
-type Shown = BTreeMap<String, String>;
-
-fn shown(tree: &Tree) -> Shown {
-    let mut found = Shown::new();
-    let mut waiting = vec![tree.find(b"").unwrap().unwrap()];
-    while let Some(folder) = waiting.pop() {
-        for name in tree.list(&folder).unwrap() {
-            let path = super::names::joined(&folder.path, &name);
-            let child = tree.find_exactly(&path).unwrap().unwrap();
-            let what = match &child.inode.kind {
-                Kind::Directory => "folder".to_owned(),
-                Kind::File { size } => format!("file {size}"),
-                Kind::Symlink(target) => format!("link {}", target.escape_ascii()),
-                other => format!("{other:?}"),
-            };
-            let line = format!("{what} {:o} {}", child.inode.metadata.mode, child.inode.metadata.uid);
-            found.insert(String::from_utf8(path).unwrap(), line);
-            if child.inode.kind == Kind::Directory {
-                waiting.push(child);
-            }
-        }
-    }
-    found
-}
-
-fn shown_by_the_kernel(root: &Path) -> Shown {
-    let mut found = Shown::new();
-    let mut waiting = vec![root.to_owned()];
-    while let Some(folder) = waiting.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = std::fs::symlink_metadata(&path).unwrap();
-            let kind = metadata.file_type();
-            assert!(!kind.is_char_device() || metadata.rdev() != 0);
-            let what = if kind.is_dir() {
-                waiting.push(path.clone());
-                "folder".to_owned()
-            } else if kind.is_symlink() {
-                format!("link {}", std::fs::read_link(&path).unwrap().display())
-            } else {
-                format!("file {}", metadata.len())
-            };
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            found.insert(name, format!("{what} {:o} {}", metadata.mode() & 0o7777, metadata.uid()));
-        }
-    }
-    found
-}
-
-#[test]
-fn overlayfs_shows_the_same_tree() {
-    if !rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
-        return eprintln!("skipped: only root with loop devices can mount");
-    }
-    let upper = Archive::default()
-        .file("srv/www/.wh.index.html", "")
-        .file("srv/www/.wh.never-was", "")
-        .file("fresh/.wh.nothing", "")
-        .file("etc/.wh..wh..opq", "")
-        .file("etc/own", "own")
-        .file("bin/tool", "tool")
-        .file("usr/.wh.bin", "")
-        .hard_link("copy", "srv/www/other.html");
-    let base_bytes =
-        Archive::default().file("usr/bin/sh", "shell").folder("srv/").file("srv/www/index.html", "1");
-    let base_bytes =
-        base_bytes.file("srv/www/other.html", "22").file("etc/passwd", "").link("bin", "usr/bin");
-    let lower = base_bytes.convert(&Tree::default()).unwrap().1;
-    let mut tree = Tree::new(vec![Image::from_bytes(lower.clone()).unwrap()]);
-    let upper = upper.convert(&tree).unwrap().1;
-    tree.push(Image::from_bytes(upper.clone()).unwrap());
-
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let script = "set -e
-        cd \"$1\"; mkdir lower upper merged
-        mount -t erofs -o loop lower.erofs lower; mount -t erofs -o loop upper.erofs upper
-        mount -t overlay -o lowerdir=upper:lower none merged; sleep 0.1";
-    std::fs::write(at("lower.erofs"), lower).unwrap();
-    std::fs::write(at("upper.erofs"), upper).unwrap();
-    let run =
-        |script: &str| Command::new("sh").args(["-c", script, "sh"]).arg(folder.path()).status().unwrap();
-    let mounted = run(script).success();
-    let found = mounted.then(|| std::panic::catch_unwind(|| shown_by_the_kernel(&at("merged"))));
-    run("cd \"$1\"; for name in merged upper lower; do umount $name; done");
-    match found {
-        Some(found) => assert_eq!(found.unwrap(), shown(&tree)),
-        None => eprintln!("skipped: this machine cannot mount an overlay of EROFS images"),
-    }
 }
 
 proptest! {

@@ -39,6 +39,12 @@ fn example() -> Vec<u8> {
                 &[][..],
             )?;
         }
+        // Attributes that take several blocks, and a root that does not fit into the first one.
+        odd.xattrs.insert(b"user.large".to_vec(), (0..10_000u32).map(|at| at.to_le_bytes()[0]).collect());
+        writer.file(b"large", &odd, 5, &b"large"[..])?;
+        for number in 0..100 {
+            writer.link(format!("root-{number}-{}", "r".repeat(100)).as_bytes(), inode)?;
+        }
         writer.directory(b"./many/", odd.clone())?;
         writer.file(&[b"many/".to_vec(), vec![b'\xfe'; 255]].concat(), &plain, 3, &b"abc"[..])?;
         writer.directory(b"", Metadata { mtime: 99, ..Metadata::new(0o711) })
@@ -74,7 +80,7 @@ fn everything_is_read_back_as_it_was_written() {
     assert_eq!((odd.metadata.mode, odd.metadata.uid, odd.metadata.gid), (0o4751, 70_000, 12));
     assert_eq!((odd.metadata.mtime, odd.metadata.mtime_nsec), (1_700_000_000, 5));
     assert_eq!(odd.metadata.xattrs[b"user.note".as_slice()], b"kept");
-    assert_eq!(odd.links, 3);
+    assert_eq!(odd.links, 103);
     assert_eq!(image.find(b"zzz").unwrap().unwrap().nid, odd.nid);
     let kind = |path: &str| image.find(path.as_bytes()).unwrap().unwrap().kind;
     assert_eq!(kind("long-link"), Kind::Symlink(vec![b'x'; 4095]));
@@ -176,18 +182,31 @@ fn the_kernel_mounts_it_and_sees_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("image.erofs");
     std::fs::write(&file, example()).unwrap();
+    let image = Image::open(&file).unwrap();
     let Some(mount) = Mount::new(&file, folder.path().join("mount")) else { return };
     let at = |path: &str| mount.0.join(path);
     for size in [0u64, 1, 4031, 4032, 4033, 4095, 4096, 4097, 8192, 300_000] {
         assert_eq!(std::fs::read(at(&format!("sizes/{size}"))).unwrap(), content(size), "{size}");
     }
     let odd = std::fs::metadata(at("odd")).unwrap();
-    assert_eq!((odd.mode(), odd.uid(), odd.gid(), odd.nlink()), (0o104_751, 70_000, 12, 3));
+    assert_eq!((odd.mode(), odd.uid(), odd.gid(), odd.nlink()), (0o104_751, 70_000, 12, 103));
     assert_eq!((odd.mtime(), odd.mtime_nsec()), (1_700_000_000, 5));
     let mut value = [0; 4000];
     let length = rustix::fs::getxattr(at("odd"), "trusted.other", &mut value).unwrap();
     assert_eq!(value[..length], [7; 3000]);
     assert_eq!(rustix::fs::getxattr(at("many"), "user.note", &mut value).unwrap(), 4);
+    let mut large = vec![0; 20_000];
+    for path in ["large", "many"] {
+        let length = rustix::fs::getxattr(at(path), "user.large", &mut large).unwrap();
+        assert_eq!(
+            large[..length],
+            image.find(path.as_bytes()).unwrap().unwrap().metadata.xattrs[b"user.large".as_slice()]
+        );
+    }
+    assert_eq!(std::fs::read(at("large")).unwrap(), b"large");
+    let in_root = image.list(&image.root().unwrap()).unwrap().len();
+    assert_eq!(std::fs::read_dir(&mount.0).unwrap().count(), in_root);
+    assert_eq!(std::fs::read(at(&format!("root-99-{}", "r".repeat(100)))).unwrap(), content(5000));
     assert_eq!(std::fs::read_link(at("long-link")).unwrap().as_os_str().len(), 4095);
     assert_eq!(std::fs::metadata(at("dev/disk")).unwrap().rdev(), rustix::fs::makedev(259, 300));
     assert!(std::fs::metadata(at("dev/fifo")).unwrap().file_type().is_fifo());

@@ -282,6 +282,6 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
 }
 
 /// The path of a name in a folder, where the root is empty and no path begins with a slash.
-pub fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
+fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, name].join(&b'/') }
 }
