@@ -27,7 +27,7 @@ const SLOTS: u64 = BLOCK_BYTES / SLOT as u64;
 const ROOT_OFFSET: usize = SUPER_OFFSET + SUPER_LEN;
 
 /// Writes one image. Paths are relative to its root, with or without a leading slash; the last of two entries at
-/// one path wins; folders that were not named are root's, mode 0755, time 0.
+/// one path wins; folders that were not named are root's, mode 0755, time 0. After an error from it the image is lost.
 pub struct Writer<W: Write + Seek> {
     out: BufWriter<W>,
     /// The length of the output: whole blocks, except within a method.
@@ -103,17 +103,11 @@ impl<W: Write + Seek> Writer<W> {
 
     /// Adds a regular file with the next `size` bytes of `data`.
     pub fn file(&mut self, path: &[u8], metadata: &Metadata, size: u64, data: impl Read) -> Result<InodeId> {
-        let xattrs = encode_xattrs(metadata)?;
-        let division = Division::of(size, INODE_LEN + xattrs.len(), BLOCK);
-        let block = if division.whole == 0 { 0 } else { self.block_number()? };
-        let tail = self.copy(&division, data)?;
-        let inode = RawInode { layout: division.layout, size, block_or_device: block, ..raw_inode(metadata) };
-        self.add_inode(path, inode, &Kind::File { size }, &[xattrs, tail])
+        self.add_data(path, metadata, &Kind::File { size }, (size, data))
     }
 
     /// Adds a symbolic link, a device, a fifo or a socket.
     pub fn node(&mut self, path: &[u8], metadata: &Metadata, kind: &Kind) -> Result<InodeId> {
-        let xattrs = encode_xattrs(metadata)?;
         let mut inode = raw_inode(metadata);
         match kind {
             Kind::Directory | Kind::File { .. } => {
@@ -125,12 +119,7 @@ impl<W: Write + Seek> Writer<W> {
                         "the link's target is empty, longer than 4095 bytes or has a NUL byte",
                     ));
                 }
-                let division = Division::of(target.len() as u64, INODE_LEN + xattrs.len(), BLOCK);
-                inode.size = target.len() as u64;
-                inode.layout = division.layout;
-                inode.block_or_device = if division.whole == 0 { 0 } else { self.block_number()? };
-                let tail = self.copy(&division, target.as_slice())?;
-                return self.add_inode(path, inode, kind, &[xattrs, tail]);
+                return self.add_data(path, metadata, kind, (target.len() as u64, target.as_slice()));
             }
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
                 inode.block_or_device = encode_device(*major, *minor).ok_or_else(|| {
@@ -139,7 +128,7 @@ impl<W: Write + Seek> Writer<W> {
             }
             Kind::Fifo | Kind::Socket => {}
         }
-        self.add_inode(path, inode, kind, &[xattrs])
+        self.add_inode(path, inode, kind, &[encode_xattrs(metadata)?])
     }
 
     /// Gives a file that was added before one more name.
@@ -179,6 +168,22 @@ impl<W: Write + Seek> Writer<W> {
         Super { inodes: files + plan.folders.len() as u64, blocks }.put(&mut first);
         self.patch(0, &first)?;
         self.out.flush().doing(|| "write the image")
+    }
+
+    /// Adds a file that has data: so many bytes from a reader.
+    fn add_data(
+        &mut self,
+        path: &[u8],
+        metadata: &Metadata,
+        kind: &Kind,
+        (size, data): (u64, impl Read),
+    ) -> Result<InodeId> {
+        let xattrs = encode_xattrs(metadata)?;
+        let division = Division::of(size, INODE_LEN + xattrs.len(), BLOCK);
+        let block = if division.whole == 0 { 0 } else { self.block_number()? };
+        let tail = self.copy(&division, data)?;
+        let inode = RawInode { layout: division.layout, size, block_or_device: block, ..raw_inode(metadata) };
+        self.add_inode(path, inode, kind, &[xattrs, tail])
     }
 
     /// Copies the blocks of a file to the output and returns the rest.
