@@ -1,9 +1,9 @@
 //! Archives in cpio's `newc` format, which the kernel unpacks as its initramfs
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 //!
-//! The cpio crate reads archives in the tests only. Its writer takes 32 bits for a length without a look, names are
-//! text there that cannot be padded to a length, and it stands between `io::copy` and the file descriptor; a header is
-//! 13 numbers.
+//! The cpio crate reads archives in the tests only. Its writer takes 32 bits for a length without a look,
+//! names are text there that cannot be padded to a length, and it stands between `io::copy` and the file
+//! descriptor; a header is 13 numbers.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -14,7 +14,8 @@ use crate::error::{Context as _, Error, Result};
 const PAGE: u64 = 4096;
 /// The length of a header without the name.
 const HEADER_LEN: u64 = 110;
-/// What the kernel takes as a name, its NUL bytes included (`PATH_MAX`). Entries with longer ones are skipped.
+/// What the kernel takes as a name, its NUL bytes included (`PATH_MAX`). Entries with longer ones are
+/// skipped.
 const NAME_MAX: u64 = 4096;
 /// The name of the entry that ends an archive.
 const TRAILER: &str = "TRAILER!!!";
@@ -46,8 +47,8 @@ pub enum Device {
     },
 }
 
-/// Writes one archive. Paths are relative to the archive's root; everything is root's and from 1970; folders that
-/// were not added are, with mode 0755, before the first thing in them.
+/// Writes one archive. Paths are relative to the archive's root; everything is root's and from 1970; folders
+/// that were not added are, with mode 0755, before the first thing in them.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -203,8 +204,9 @@ impl<W: Write> Writer<W> {
         name.len() as u64 + 1
     }
 
-    /// The length of a name with so many NUL bytes that data starts at a page. Where that is longer than the kernel
-    /// takes, one in some dozens of files, the data stays where it falls: that costs a copy and nothing else.
+    /// The length of a name with so many NUL bytes that data starts at a page. Where that is longer than the
+    /// kernel takes, one in some dozens of files, the data stays where it falls: that costs a copy and
+    /// nothing else.
     fn aligning(&self, name: &str) -> u64 {
         let shortest = self.name_length(name);
         let start = self.position + HEADER_LEN;
@@ -214,7 +216,8 @@ impl<W: Write> Writer<W> {
 
     fn header(&mut self, name: &str, name_length: u64, header: Header) -> Result<()> {
         let Header { inode, mode, links, length, major, minor } = header;
-        // Everything is of owner and group 0, from 1970, on device 0:0; the last field is a checksum in other formats.
+        // Everything is of owner and group 0, from 1970, on device 0:0; the last field is a checksum in other
+        // formats.
         write!(
             self.out,
             "070701{inode:08X}{mode:08X}{:08X}{:08X}{links:08X}{:08X}{length:08X}{:08X}{:08X}\
@@ -249,7 +252,8 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A path as it is written: without slashes at its ends, and never one that the kernel would take for another.
+/// A path as it is written: without slashes at its ends, and never one that the kernel would take for
+/// another.
 fn normal(path: &str) -> Result<String> {
     let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
     let normal = names.join("/");

@@ -1,7 +1,8 @@
 //! A tar archive as a stream of entries: ustar, GNU and PAX headers.
 //!
-//! The tar crate gives names to the fields of a header and no more. Its own iteration holds extended headers of any
-//! length in memory, takes no time from them, and reads sizes otherwise than the Go programs that write layers.
+//! The tar crate gives names to the fields of a header and no more. Its own iteration holds extended headers
+//! of any length in memory, takes no time from them, and reads sizes otherwise than the Go programs that
+//! write layers.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -13,7 +14,8 @@ use crate::error::{Error, Result};
 const BLOCK: usize = 512;
 const BLOCK_BYTES: u64 = 512;
 
-/// The longest extended header that is taken: an attribute has up to 64 KiB, and few files have more than two.
+/// The longest extended header that is taken: an attribute has up to 64 KiB, and few files have more than
+/// two.
 const EXTENSION_MAX: u64 = 1 << 20;
 /// The longest name in a GNU header of its own: the longest path and a NUL byte.
 const LONG_NAME_MAX: u64 = 4097;
@@ -56,8 +58,8 @@ impl<R: Read> Archive<R> {
         Self { input, contents: 0, padding: 0, last: Vec::new() }
     }
 
-    /// The next entry. After the last one the input is read to its end, because only there it can say whether it was
-    /// what had been promised.
+    /// The next entry. After the last one the input is read to its end, because only there it can say whether
+    /// it was what had been promised.
     pub fn next(&mut self) -> Result<Option<Entry>> {
         match self.advance() {
             Ok(Some(entry)) => {
@@ -160,8 +162,8 @@ impl<R: Read> Archive<R> {
         Ok(true)
     }
 
-    /// Reads what follows the first of the two blocks of zeros that end an archive. What stands behind them is no
-    /// part of it, but the input has to be read: it verifies its digest over all bytes.
+    /// Reads what follows the first of the two blocks of zeros that end an archive. What stands behind them
+    /// is no part of it, but the input has to be read: it verifies its digest over all bytes.
     fn read_end(&mut self) -> Result<()> {
         let mut block = [0; BLOCK];
         if self.read_block(&mut block)? && block != [0; BLOCK] {

@@ -1,8 +1,10 @@
-//! One layer, from the tar archive of the OCI image specification (`layer.md`) to an EROFS image for overlayfs.
+//! One layer, from the tar archive of the OCI image specification (`layer.md`) to an EROFS image for
+//! overlayfs.
 //!
-//! An archive may rely on the layers below it, and an image cannot: an entry below a link of a lower layer belongs
-//! where the link leads, a folder that is needed but not in the archive looks as it does below, and a hard link to a
-//! file below is a copy of it. [`Converted::depends_on_lower`] tells whether any of this came up.
+//! An archive may rely on the layers below it, and an image cannot: an entry below a link of a lower layer
+//! belongs where the link leads, a folder that is needed but not in the archive looks as it does below, and a
+//! hard link to a file below is a copy of it. [`Converted::depends_on_lower`] tells whether any of this came
+//! up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Seek, Write};
@@ -13,7 +15,8 @@ use super::tree::{OPAQUE, Tree};
 use crate::artifact::erofs::{Found, InodeId, Kind, Metadata, Writer, has_known_prefix};
 use crate::error::{Error, Result};
 
-/// What overlayfs keeps for itself, in its two spellings: an archive that could set these could make a layer lie.
+/// What overlayfs keeps for itself, in its two spellings: an archive that could set these could make a layer
+/// lie.
 const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// What is known of a layer once it is converted.
@@ -27,9 +30,9 @@ pub struct Converted {
 
 /// Converts the uncompressed archive of one layer, which lies upon `lower`. `out` has to be empty.
 ///
-/// The archive is read to the very end of the stream, and an error from it is an error of the layer. The root folder
-/// is root's with mode 0755 unless the archive has an entry for it: hardly any does, and the lower one's is not looked
-/// at, so that most layers do not depend on others.
+/// The archive is read to the very end of the stream, and an error from it is an error of the layer. The root
+/// folder is root's with mode 0755 unless the archive has an entry for it: hardly any does, and the lower
+/// one's is not looked at, so that most layers do not depend on others.
 pub fn convert(tar: impl Read, lower: &Tree, out: impl Write + Seek) -> Result<Converted> {
     let mut archive = Archive::new(tar);
     let mut converter = Converter {
@@ -99,7 +102,8 @@ impl<W: Write + Seek> Converter<'_, W> {
             let name = shown(name);
             return Err(Error::new(format!("the extended attribute `{name}` is reserved for overlayfs")));
         }
-        // Archives made elsewhere have attributes such as `com.apple.provenance`, which no Linux could have set.
+        // Archives made elsewhere have attributes such as `com.apple.provenance`, which no Linux could have
+        // set.
         metadata.xattrs.retain(|name, _| has_known_prefix(name));
         match kind {
             EntryKind::Node(Kind::Directory) => self.add_folder(&path, metadata),
@@ -186,7 +190,8 @@ impl<W: Write + Seek> Converter<'_, W> {
     /// Hides what lower layers have in a folder.
     fn hide_below(&mut self, folder: &[u8]) -> Result<()> {
         if folder.is_empty() {
-            // Overlayfs joins the roots of all layers whatever their attributes say: `finish` finds another way.
+            // Overlayfs joins the roots of all layers whatever their attributes say: `finish` finds another
+            // way.
             self.opaque_root = true;
             return Ok(());
         }
@@ -230,8 +235,8 @@ impl<W: Write + Seek> Converter<'_, W> {
         Ok(path)
     }
 
-    /// Follows a path to a folder as if this layer, as far as it is known, lay upon the lower ones. Folders that are
-    /// nowhere are taken for granted: whoever asks makes them.
+    /// Follows a path to a folder as if this layer, as far as it is known, lay upon the lower ones. Folders
+    /// that are nowhere are taken for granted: whoever asks makes them.
     fn resolve(&mut self, path: &[u8]) -> Result<Folder> {
         let mut waiting: VecDeque<Vec<u8>> = names::split(path).map(<[u8]>::to_vec).collect();
         let root = Folder { path: Vec::new(), shows_lower: !self.opaque_root };
@@ -316,8 +321,8 @@ impl<W: Write + Seek> Converter<'_, W> {
         Ok(self.asked)
     }
 
-    /// Takes away the whiteouts that hide nothing: where overlayfs has no lower folder to join with, it lists them
-    /// as files that cannot be opened.
+    /// Takes away the whiteouts that hide nothing: where overlayfs has no lower folder to join with, it lists
+    /// them as files that cannot be opened.
     fn drop_idle_whiteouts(&mut self) -> Result<()> {
         let mut whiteouts = Vec::new();
         let mut opaque: Option<Vec<u8>> = None;

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// What an extended header says about the entry that follows. What it does not say is in the entry's own header.
+/// What an extended header says about the entry that follows. What it does not say is in the entry's own
+/// header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extensions {
     /// The name.
@@ -88,8 +89,8 @@ fn split_record(payload: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((&record[..equals], &record[equals + 1..], &payload[length..]))
 }
 
-/// A decimal number of seconds, with a fraction of which nine digits count. Nanoseconds count forwards, so that half
-/// a second before 1970 is second -1 and 500,000,000 nanoseconds.
+/// A decimal number of seconds, with a fraction of which nine digits count. Nanoseconds count forwards, so
+/// that half a second before 1970 is second -1 and 500,000,000 nanoseconds.
 fn parse_time(text: &str) -> Option<(i64, u32)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

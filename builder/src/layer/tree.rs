@@ -45,8 +45,8 @@ impl Tree {
         self.layers.push(layer);
     }
 
-    /// What a path stands for, with all symbolic links followed as a process whose root this is would follow them.
-    /// Nothing if it does not exist; an error if there are more than 40 links on the way.
+    /// What a path stands for, with all symbolic links followed as a process whose root this is would follow
+    /// them. Nothing if it does not exist; an error if there are more than 40 links on the way.
     pub fn find(&self, path: &[u8]) -> Result<Option<Located>> {
         self.walk(path, true)
     }
@@ -91,7 +91,8 @@ impl Tree {
         Some(self.layers.get(part.layer)?.contents(&part.inode))
     }
 
-    /// All of a regular file that has at most `limit` bytes, by its path, links followed. Nothing if there is none.
+    /// All of a regular file that has at most `limit` bytes, by its path, links followed. Nothing if there is
+    /// none.
     pub fn read(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>> {
         let shown = path.escape_ascii();
         let Some(found) = self.find(path)? else { return Ok(None) };
@@ -149,8 +150,8 @@ impl Tree {
         Ok(parts.first().map(|top| top.inode.clone()).map(|inode| Located { path: Vec::new(), inode, parts }))
     }
 
-    /// What a name in a folder stands for, by overlayfs's rules: the highest layer decides; folders of lower layers
-    /// are joined with it until one is opaque, or something else is in between.
+    /// What a name in a folder stands for, by overlayfs's rules: the highest layer decides; folders of lower
+    /// layers are joined with it until one is opaque, or something else is in between.
     fn child(&self, folder: &Located, name: &[u8]) -> Result<Option<Located>> {
         let mut parts: Vec<Part> = Vec::new();
         for Part { layer, inode } in &folder.parts {

@@ -21,7 +21,8 @@ pub const NAME_MAX: usize = 255;
 /// The longest path, and one more than the longest target of a symbolic link (`PATH_MAX`).
 pub const PATH_MAX: usize = 4096;
 
-/// The root's inode follows the superblock. The superblock has only 16 bits for its nid, so it has to be near.
+/// The root's inode follows the superblock. The superblock has only 16 bits for its nid, so it has to be
+/// near.
 pub const ROOT_NID: u64 = SHORT_ROOT_NID as u64;
 const SHORT_ROOT_NID: u16 = 36;
 const _: () = assert!(SHORT_ROOT_NID as usize * SLOT == SUPER_OFFSET + SUPER_LEN);
@@ -52,8 +53,8 @@ pub struct Super {
 }
 
 impl Super {
-    /// Writes the superblock into the image's first block, and its checksum over the rest of that block: call this
-    /// last. Time and UUID are zero, so that equal trees make equal images.
+    /// Writes the superblock into the image's first block, and its checksum over the rest of that block: call
+    /// this last. Time and UUID are zero, so that equal trees make equal images.
     pub fn put(&self, block: &mut [u8; BLOCK]) {
         let at = SUPER_OFFSET;
         put32(block, at, MAGIC);
@@ -219,7 +220,8 @@ pub const fn type_bits(kind: &Kind) -> u16 {
     }
 }
 
-/// The file type number of a directory entry that names an inode of this mode; 0, unknown, for no type at all.
+/// The file type number of a directory entry that names an inode of this mode; 0, unknown, for no type at
+/// all.
 pub fn file_type(mode: u16) -> u8 {
     TYPES.iter().find(|(bits, _)| *bits == mode & TYPE_MASK).map_or(0, |(_, number)| *number)
 }
@@ -234,7 +236,8 @@ pub fn decode_device(packed: u32) -> (u32, u32) {
     ((packed >> 8) & 0xfff, (packed & 0xff) | (packed >> 12) & 0xf_ff00)
 }
 
-/// The Castagnoli checksum of the superblock: started from all ones and, unlike elsewhere, not inverted at the end.
+/// The Castagnoli checksum of the superblock: started from all ones and, unlike elsewhere, not inverted at
+/// the end.
 fn crc32c(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];

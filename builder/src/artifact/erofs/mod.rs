@@ -1,7 +1,8 @@
 //! EROFS, the read-only file system that a layer is: a streaming writer, and a reader of what it wrote.
 //!
-//! Images are uncompressed, with blocks of 4096 bytes and no optional feature that a kernel could lack: Linux 5.4
-//! and later mount them. The format is Linux's `fs/erofs/erofs_fs.h`; [`format`] has the parts that are used here.
+//! Images are uncompressed, with blocks of 4096 bytes and no optional feature that a kernel could lack: Linux
+//! 5.4 and later mount them. The format is Linux's `fs/erofs/erofs_fs.h`; [`format`] has the parts that are
+//! used here.
 
 mod directory;
 mod format;

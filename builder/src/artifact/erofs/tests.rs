@@ -270,8 +270,8 @@ proptest! {
                 let path = names.join("/");
                 let added = match content {
                     Some(content) => {
-                        writer.file(path.as_bytes(), &Metadata::new(0o600), content.len() as u64, content.as_slice())
-                            .map(|_| ())
+                        let (plain, size) = (Metadata::new(0o600), content.len() as u64);
+                        writer.file(path.as_bytes(), &plain, size, content.as_slice()).map(|_| ())
                     }
                     None => writer.directory(path.as_bytes(), Metadata::new(0o700)),
                 };

@@ -213,8 +213,8 @@ impl Tree {
         order
     }
 
-    /// The folder that a path is in, and the name there; nothing for the root. Folders that are missing on the way
-    /// are made: root's, mode 0755, time 0.
+    /// The folder that a path is in, and the name there; nothing for the root. Folders that are missing on
+    /// the way are made: root's, mode 0755, time 0.
     fn parent<'a>(&mut self, path: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
         let names = components(path)?;
         let Some((name, parents)) = names.split_last() else { return Ok(None) };
@@ -260,8 +260,8 @@ impl Tree {
     }
 }
 
-/// The names of a path, from the root down. `.` and doubled slashes mean nothing; `..` is refused, since what it
-/// means depends on links.
+/// The names of a path, from the root down. `.` and doubled slashes mean nothing; `..` is refused, since what
+/// it means depends on links.
 pub fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
     let reason = if path.len() > PATH_MAX {
         format!("is longer than {PATH_MAX} bytes")

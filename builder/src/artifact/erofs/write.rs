@@ -1,12 +1,13 @@
 //! The writer: file data goes out as it comes in, names stay in memory, and folders are written last.
 //!
 //!     block 0        superblock, root folder's inode
-//!     block 1 …      whole blocks of files, as they come, and between them blocks of metadata: inodes, each with its
-//!                    extended attributes and, where it fits into the same block, the rest of its file
+//!     block 1 …      whole blocks of files, as they come, and between them blocks of metadata: inodes, each
+//!                    with its extended attributes and, where it fits into the same block, its file's rest
 //!     at the end     whole blocks of folders, then the folders' inodes with the rest of their entries
 //!
-//! Everything is written from front to back, except the number of names of files with hard links and block 0, which
-//! are known last. A file whose name something else took stays in the image as bytes that nothing refers to.
+//! Everything is written from front to back, except the number of names of files with hard links and block 0,
+//! which are known last. A file whose name something else took stays in the image as bytes that nothing
+//! refers to.
 
 use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 
@@ -26,8 +27,9 @@ const SLOTS: u64 = BLOCK_BYTES / SLOT as u64;
 /// Where the root's inode starts in block 0.
 const ROOT_OFFSET: usize = SUPER_OFFSET + SUPER_LEN;
 
-/// Writes one image. Paths are relative to its root, with or without a leading slash; the last of two entries at
-/// one path wins; folders that were not named are root's, mode 0755, time 0. After an error from it the image is lost.
+/// Writes one image. Paths are relative to its root, with or without a leading slash; the last of two entries
+/// at one path wins; folders that were not named are root's, mode 0755, time 0. After an error from it the
+/// image is lost.
 pub struct Writer<W: Write + Seek> {
     out: BufWriter<W>,
     /// The length of the output: whole blocks, except within a method.
@@ -309,7 +311,8 @@ impl<W: Write + Seek> Writer<W> {
             // The root's inode has its place in block 0.
             offset += if is_root { 0 } else { length };
         }
-        // The metadata block that is still open moves behind the folders' data, and the folders' inodes follow in it.
+        // The metadata block that is still open moves behind the folders' data, and the folders' inodes
+        // follow in it.
         let metadata_block = first_block + blocks;
         self.closed.push(u32::try_from(metadata_block).doing(|| "address an image of more than 16 TiB")?);
         let mut nids = vec![ROOT_NID; self.tree.directories.len()];
@@ -399,8 +402,8 @@ fn encode_xattrs(metadata: &Metadata) -> Result<Vec<u8>> {
     xattr::encode(&metadata.xattrs).map_err(Error::new)
 }
 
-/// Reads exactly as much as the buffer takes. The reader's own errors come first: it may have found out that what
-/// it reads is not what was promised.
+/// Reads exactly as much as the buffer takes. The reader's own errors come first: it may have found out that
+/// what it reads is not what was promised.
 fn fill(data: &mut impl Read, buffer: &mut [u8]) -> Result<()> {
     data.read_exact(buffer).map_err(|error| match error.kind() {
         ErrorKind::UnexpectedEof => Error::new("the contents end before the size that was announced"),

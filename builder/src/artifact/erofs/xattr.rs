@@ -10,7 +10,8 @@ const ENTRY_LEN: usize = 4;
 /// What an inode's attributes may take in all. The kernel lets `setxattr` store 64 KiB in one of them.
 const TOTAL_MAX: usize = 128 * 1024;
 
-/// The prefixes that EROFS stores as one number, and the rest of the name after it. The two for ACLs are whole names.
+/// The prefixes that EROFS stores as one number, and the rest of the name after it. The two for ACLs are
+/// whole names.
 const PREFIXES: [(u8, &[u8]); 5] = [
     (1, b"user."),
     (2, b"system.posix_acl_access"),
@@ -57,7 +58,8 @@ pub fn encode(xattrs: &Xattrs) -> Result<Vec<u8>, String> {
     Ok(raw)
 }
 
-/// The inode's count for attributes of this many bytes: 0 for none, then 1 for the header and 1 for each 4 bytes more.
+/// The inode's count for attributes of this many bytes: 0 for none, then 1 for the header and 1 for each 4
+/// bytes more.
 pub fn count(len: usize) -> u16 {
     if len == 0 { 0 } else { u16::try_from((len - HEADER_LEN) / 4 + 1).unwrap_or(u16::MAX) }
 }
@@ -67,7 +69,8 @@ pub fn len(count: u16) -> usize {
     if count == 0 { 0 } else { HEADER_LEN + 4 * (usize::from(count) - 1) }
 }
 
-/// The attributes that the bytes describe; none if the bytes are corrupt or share attributes, which is never written.
+/// The attributes that the bytes describe; none if the bytes are corrupt or share attributes, which is never
+/// written.
 pub fn decode(raw: &[u8]) -> Option<Xattrs> {
     let mut xattrs = Xattrs::new();
     if raw.is_empty() {
