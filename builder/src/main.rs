@@ -4,8 +4,11 @@ mod artifact;
 mod config;
 mod error;
 mod fetch;
+mod kernel;
+mod layer;
 mod lock;
 mod oci;
 mod store;
+mod tool;
 
 fn main() {}

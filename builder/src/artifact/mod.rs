@@ -1,1 +1,4 @@
 //! What the builder writes: one writer per format.
+
+pub mod cpio;
+pub mod erofs;

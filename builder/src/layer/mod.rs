@@ -1,0 +1,13 @@
+//! Layers: from a tar archive to an EROFS image, and several images as one tree.
+
+mod archive;
+mod convert;
+mod names;
+mod pax;
+mod tree;
+
+pub use convert::{Converted, convert};
+pub use tree::{Located, Tree};
+
+#[cfg(test)]
+mod tests;
