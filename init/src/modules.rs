@@ -1,0 +1,30 @@
+//! Kernel modules: loaded in the order of the boot manifest, which is the order of their dependencies.
+
+use std::fs::File;
+
+use manifest::path;
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+
+use crate::error::{Error, Result};
+use crate::log::Console;
+
+/// Loads every module. One that fails is said and passed over: whatever needs it fails later, with its own name.
+pub fn load(modules: &[String], console: &mut Console) {
+    for name in modules {
+        if let Err(error) = load_one(name) {
+            console.say(format_args!("{error}"));
+        }
+    }
+}
+
+fn load_one(name: &str) -> Result<()> {
+    let failed = |errno| Error::new("load the kernel module", name.to_owned(), errno);
+    let file = File::open(format!("{}/{name}", path::MODULES))
+        .map_err(|error| Error::io("open the kernel module", name.to_owned(), &error))?;
+    match finit_module(&file, c"", ModuleInitFlags::empty()) {
+        // EEXIST: loaded already, or built in.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
+}
