@@ -19,12 +19,14 @@ pub fn load(modules: &[String], console: &mut Console) {
 }
 
 fn load_one(name: &str) -> Result<()> {
-    let failed = |errno| Error::new("load the kernel module", name.to_owned(), errno);
+    const DOING: &str = "load the kernel module";
     let file = File::open(format!("{}/{name}", path::MODULES))
-        .map_err(|error| Error::io("open the kernel module", name.to_owned(), &error))?;
+        .map_err(|error| Error::io(DOING, name.to_owned(), &error))?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
         // EEXIST: loaded already, or built in.
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(failed(errno)),
+        // The kernel log has its name.
+        Err(Errno::ENOENT) => Err(Error::said(DOING, name.to_owned(), "a symbol that it needs is nowhere")),
+        Err(errno) => Err(Error::new(DOING, name.to_owned(), errno)),
     }
 }

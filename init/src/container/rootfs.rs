@@ -283,7 +283,8 @@ impl AsFd for Root {
 /// A new file system, mounted nowhere yet.
 fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: MountAttrFlags) -> nix::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(errno)?;
-    for &(key, value) in options {
+    // The source, which every mount has and none of these needs: else the mount table says `none`.
+    for &(key, value) in [(c"source", kind)].iter().chain(options) {
         fsconfig_set_string(&context, key, value).map_err(errno)?;
     }
     fsconfig_create(&context).map_err(errno)?;

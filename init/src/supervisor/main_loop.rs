@@ -335,14 +335,14 @@ impl Supervisor {
         let service = self.services.get_mut(index)?;
         self.times.first_start.get_or_insert_with(clock::now);
         let stdio = Stdio { input: self.null.as_fd(), output: service.output.writer() };
-        let started = container::start(&service.launch, &service.group, stdio).and_then(|started| {
+        let started = container::start(&service.launch, &service.group, stdio).map(|started| {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Start(index).encode());
             match self.epoll.add(&started.status, event) {
                 Ok(()) => service.status = Some(started.status),
                 // Its failure would go unsaid, but not unseen: the exit code tells as well.
                 Err(errno) => self.console.say(format_args!("cannot watch a start: {}", errno.desc())),
             }
-            Ok(started.pid)
+            started.pid
         });
         match started {
             Ok(pid) => Some(Event::Started { service: index, pid }),
