@@ -29,13 +29,13 @@ macro_rules! entry {
     };
 }
 
-/// Runs `child` in a copy of this process, in the new namespaces `namespaces` and in the cgroup `cgroup`, and ends
-/// it with the code that `child` returns.
+/// Runs `child` in a copy of this process, in the new namespaces `namespaces` and in the cgroup `cgroup` (else in this
+/// process's own), and ends it with the code that `child` returns.
 ///
 /// The copy is complete (no memory is shared), but has one thread only: were there others in this process, a lock
 /// that one of them holds stays held in the copy. init has one thread.
 pub fn clone_into(
-    cgroup: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
     namespaces: c_int,
     child: impl FnOnce() -> c_int,
 ) -> nix::Result<Pid> {
@@ -58,9 +58,9 @@ pub fn clone_into(
         cgroup: u64,
     }
     let arguments = Arguments {
-        flags: CLONE_INTO_CGROUP | u64::from(namespaces.cast_unsigned()),
+        flags: u64::from(namespaces.cast_unsigned()) | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
-        cgroup: u64::from(cgroup.as_raw_fd().cast_unsigned()),
+        cgroup: cgroup.map_or(0, |folder| u64::from(folder.as_raw_fd().cast_unsigned())),
         ..Arguments::default()
     };
     // SAFETY: the first argument points to a structure that lives through the call and whose size is the second.
