@@ -42,7 +42,8 @@ fn run() -> Result<Infallible> {
     };
     let text = |text: &String| CString::new(text.as_str()).unwrap_or_default();
     let names: Vec<String> = container.layers.iter().map(usize::to_string).collect();
-    let options = CString::new(format!("lowerdir={},upperdir=../stage/u,workdir=../stage/w", names.join(":")));
+    let options =
+        CString::new(format!("lowerdir={},upperdir=../stage/u,workdir=../stage/w", names.join(":")));
     let options = options.map_err(|_| Error::new("name", "the layers", Errno::EINVAL))?;
     let arguments: Vec<CString> = container.argv.iter().map(text).collect();
     let program = arguments.first().cloned().unwrap_or_default();

@@ -107,8 +107,8 @@ pub fn start(launch: &Launch, group: &Group, stdio: Stdio<'_>) -> Result<Started
     let failed = |errno| Error::new("clone", "the container's first process", errno);
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-    let pid =
-        sys::clone_into(Some(group.as_fd()), NAMESPACES, || child::run(launch, stdio, &report)).map_err(failed)?;
+    let pid = sys::clone_into(Some(group.as_fd()), NAMESPACES, || child::run(launch, stdio, &report))
+        .map_err(failed)?;
     Ok(Started { pid, status })
 }
 

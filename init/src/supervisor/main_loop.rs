@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use manifest::report::Report;
 use manifest::{Manifest, Name, Stop};
-use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -19,14 +18,15 @@ use super::machine::{State, step};
 use super::output::{Line, Output, READ_SIZE};
 use super::reap;
 use super::service::Rules;
+use super::signal::{self, Delivery};
 use super::source::Source;
 use crate::clock::{self, nanoseconds};
 use crate::container::{self, Failure, Group, Launch, Progress, Stdio};
 use crate::error::{Error, Result};
 use crate::log::Console;
 use crate::net::Network;
+use crate::report;
 use crate::shutdown::{self, Power};
-use crate::{report, sys};
 
 /// What a signal to PID 1 asks for, as busybox's and sysvinit's users know it. Ctrl-Alt-Del arrives as SIGINT.
 const SIGNALS: [(Signal, Power); 5] = [
@@ -305,7 +305,10 @@ impl Supervisor {
         match action {
             Action::Start(index) => return self.start(index),
             Action::Signal(index, pid) => self.signal(index, pid),
-            Action::Kill(index) => self.kill(index),
+            Action::Kill(index) => {
+                self.tell(index, format_args!("has not stopped in time, and is killed"));
+                self.kill(index);
+            }
             Action::TellEnd(index, outcome) => self.tell(index, format_args!("{outcome}")),
             Action::TellRestart(index, pause) => {
                 self.tell(index, format_args!("starts again in {:.1} s", pause.as_secs_f32()));
@@ -355,9 +358,10 @@ impl Supervisor {
 
     fn signal(&mut self, index: Index, pid: Pid) {
         let Some(service) = self.services.get(index) else { return };
-        match sys::send_signal(pid, service.stop.signal) {
+        match signal::send(pid, service.stop.signal) {
+            Ok(Delivery::Sent) => {}
+            Ok(Delivery::Futile) => self.kill(index),
             // ESRCH cannot be: it is not reaped, so its pid is its own.
-            Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => {
                 self.console.say(format_args!("cannot signal `{}`: {}", service.name, errno.desc()));
                 self.kill(index);
@@ -367,9 +371,8 @@ impl Supervisor {
 
     fn kill(&mut self, index: Index) {
         let Some(service) = self.services.get(index) else { return };
-        match service.group.kill() {
-            Ok(()) => self.console.say(format_args!("`{}` did not stop, and was killed", service.name)),
-            Err(error) => self.console.say(format_args!("cannot kill `{}`: {error}", service.name)),
+        if let Err(error) = service.group.kill() {
+            self.console.say(format_args!("cannot kill `{}`: {error}", service.name));
         }
     }
 

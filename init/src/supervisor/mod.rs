@@ -7,6 +7,7 @@ mod main_loop;
 mod output;
 mod reap;
 mod service;
+mod signal;
 mod source;
 
 pub use main_loop::{Supervisor, Times};
