@@ -4,9 +4,13 @@ use std::fs::{self, File, OpenOptions};
 
 use manifest::path;
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno};
 use crate::mounts::make_folder;
 use crate::sys;
 
@@ -15,7 +19,9 @@ use crate::sys;
 pub const MOUNTED: &str = "/run/coracle/layers";
 
 /// A layer is exactly what the builder wrote: nothing in it is a device or gains privileges by being run.
-const FLAGS: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOSUID);
+const ATTRIBUTES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID);
 
 /// How this kernel mounts a file; found by trying.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,8 +57,15 @@ pub fn mount_all(digests: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// By fsopen(2), and not by mount(2): what a kernel has against a file that is no device stays in the context's log
+/// and off the console.
 fn mount_file(source: &str, target: &str) -> nix::Result<()> {
-    mount(Some(source), target, Some("erofs"), FLAGS, None::<&str>)
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(errno)?;
+    fsconfig_set_string(&context, "source", source).map_err(errno)?;
+    fsconfig_set_flag(&context, "ro").map_err(errno)?;
+    fsconfig_create(&context).map_err(errno)?;
+    let layer = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, ATTRIBUTES).map_err(errno)?;
+    move_mount(&layer, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(errno)
 }
 
 fn mount_loop(source: &str, target: &str) -> nix::Result<()> {

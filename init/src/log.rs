@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
@@ -18,6 +18,14 @@ use crate::clock;
 const CONSOLE: &str = "/dev/console";
 /// How much waits for a console that is slower than the machine.
 const PENDING_MAX: usize = 64 * 1024;
+/// How much of that services can fill: the rest is for what init has to say about them.
+const SERVICES_MAX: usize = PENDING_MAX / 4 * 3;
+/// A service whose line found no room is not heard until so little waits: the others get the room instead, and a few
+/// long gaps are easier to read than many short ones.
+const RESUME_AT: usize = PENDING_MAX / 8;
+/// What one call gives the console at most, about what a terminal's own buffer holds: writing to a slow line costs
+/// time even where it does not block.
+const WRITE_MAX: usize = 4096;
 /// The name that init's own lines have.
 const OWN_NAME: &str = "coracle";
 
@@ -27,6 +35,8 @@ pub struct Console {
     pending: VecDeque<u8>,
     /// Lines that found no room since the last one that did.
     dropped: u64,
+    /// Whose line was the last of those.
+    loudest: String,
     /// How wide the column of names is.
     width: usize,
     /// The line under construction, kept for its allocation.
@@ -42,6 +52,7 @@ impl Console {
             device,
             pending: VecDeque::with_capacity(PENDING_MAX),
             dropped: 0,
+            loudest: String::new(),
             width: OWN_NAME.len(),
             line: Vec::with_capacity(8 * 1024),
         }
@@ -52,13 +63,30 @@ impl Console {
         self.width = self.width.max(width);
     }
 
-    /// Says something in init's own name.
+    /// Says something in init's own name, at once if the console takes it.
     pub fn say(&mut self, text: fmt::Arguments<'_>) {
-        self.line(OWN_NAME, text);
+        self.queue(OWN_NAME, &text, PENDING_MAX);
+        self.flush();
     }
 
-    /// Says something in the name of `who`. The text has no control characters: see `supervisor::output`.
+    /// Says something in the name of the service `who`, with the next [`flush`](Self::flush): a flood of lines is
+    /// not to be a flood of system calls. The text has no control characters: see `supervisor::output`.
     pub fn line(&mut self, who: &str, text: impl fmt::Display) {
+        if self.pending.len() <= RESUME_AT {
+            self.loudest.clear();
+        }
+        if who == self.loudest {
+            self.dropped += 1;
+            return;
+        }
+        self.queue(who, &text, SERVICES_MAX);
+    }
+
+    /// Adds a line if no more than `room` is waiting then.
+    fn queue(&mut self, who: &str, text: &dyn fmt::Display, room: usize) {
+        if self.device.is_none() {
+            return;
+        }
         let mut line = std::mem::take(&mut self.line);
         line.clear();
         let width = self.width;
@@ -67,58 +95,46 @@ impl Console {
         if !complete {
             line.push(b'\n');
         }
-        self.queue(&line);
-        self.line = line;
-        self.flush();
-    }
-
-    fn queue(&mut self, line: &[u8]) {
-        // The message about dropped lines needs room as well.
-        const NOTICE_MAX: usize = 128;
-        if self.device.is_none() {
-            return;
-        }
-        if self.pending.len() + line.len() + NOTICE_MAX > PENDING_MAX {
+        let notice = match self.dropped {
+            0 => String::new(),
+            lines => format!("{OWN_NAME:>width$} | the console is too slow: {lines} lines dropped\n"),
+        };
+        if self.pending.len() + notice.len() + line.len() > room {
             self.dropped += 1;
-            return;
-        }
-        if self.dropped > 0 {
-            let notice = format!(
-                "{OWN_NAME:>1$} | the console is too slow: {0} lines dropped\n",
-                self.dropped, self.width
-            );
-            self.pending.extend(notice.as_bytes());
+            self.loudest.clear();
+            self.loudest.push_str(who);
+        } else {
             self.dropped = 0;
+            self.pending.extend(notice.as_bytes());
+            self.pending.extend(&line);
         }
-        self.pending.extend(line);
+        self.line = line;
     }
 
-    /// Gives the console what it takes without blocking.
+    /// Gives the console one piece, if it takes any without blocking.
     pub fn flush(&mut self) {
         let Some(device) = &mut self.device else { return };
-        while !self.pending.is_empty() {
-            let (front, _) = self.pending.as_slices();
-            match device.write(front) {
-                Ok(0) => break,
-                Ok(written) => drop(self.pending.drain(..written)),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // A console that was taken away (EIO after a hang-up) has no reader either.
-                Err(_) => {
-                    self.pending.clear();
-                    break;
-                }
-            }
+        let (front, _) = self.pending.as_slices();
+        if front.is_empty() {
+            return;
+        }
+        match device.write(front.get(..WRITE_MAX).unwrap_or(front)) {
+            Ok(written) => drop(self.pending.drain(..written)),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            // A console that was taken away (EIO after a hang-up) has no reader either.
+            Err(_) => self.pending.clear(),
         }
     }
 
     /// Waits until everything is said, but no longer than `patience`.
     pub fn drain(&mut self, patience: Duration) {
         let deadline = clock::now() + patience;
-        self.flush();
         while self.is_pending() && clock::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+            let before = self.pending.len();
             self.flush();
+            if self.pending.len() == before {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
@@ -145,7 +161,14 @@ mod tests {
     }
 
     fn console(device: Option<File>) -> Console {
-        Console { device, pending: VecDeque::new(), dropped: 0, width: 7, line: Vec::new() }
+        Console {
+            device,
+            pending: VecDeque::new(),
+            dropped: 0,
+            loudest: String::new(),
+            width: 7,
+            line: Vec::new(),
+        }
     }
 
     #[test]
@@ -155,20 +178,25 @@ mod tests {
         for _ in 0..2000 {
             console.line("web", "x".repeat(100));
         }
-        assert!(console.pending.len() <= PENDING_MAX);
+        assert!(console.pending.len() <= SERVICES_MAX);
         assert!(console.dropped > 0);
-        let mut sink = vec![0; 1 << 20];
-        loop {
-            use std::io::Read;
-            match read.read(&mut sink) {
-                Ok(n) if n > 0 => console.flush(),
-                _ => break,
-            }
+        console.say(format_args!("init has room"));
+        assert_eq!(console.dropped, 0);
+        let mut said = read_all(&mut read);
+        console.flush();
+        console.line("web", "z");
+        console.line("db", "heard");
+        while console.is_pending() {
+            said.push_str(&read_all(&mut read));
+            console.flush();
         }
+        said.push_str(&read_all(&mut read));
+        let end =
+            "coracle | init has room\ncoracle | the console is too slow: 1 lines dropped\n     db | heard\n";
+        assert!(said.ends_with(end), "{said}");
         console.line("web", "y");
-        let said = read_all(&mut read);
-        assert!(said.starts_with("coracle | the console is too slow: "), "{said}");
-        assert!(said.ends_with("    web | y\n"), "{said}");
+        console.flush();
+        assert_eq!(read_all(&mut read), "    web | y\n");
     }
 
     fn read_all(read: &mut File) -> String {

@@ -39,7 +39,7 @@ const SIGNALS: [(Signal, Power); 5] = [
 
 /// How long the last words may take to reach a console that is slow.
 const LAST_WORDS: Duration = Duration::from_millis(50);
-/// How often a dead service's pipe is read at most: it holds one reading, more only if somebody else has it too.
+/// How often a dead service's pipe is read at most: that is all it holds, unless somebody else writes to it.
 const LAST_READINGS: usize = 4;
 
 /// The moments that the report tells.
@@ -151,6 +151,7 @@ impl Supervisor {
         let mut events = [EpollEvent::empty(); 32];
         self.apply(Event::Tick);
         loop {
+            self.console.flush();
             self.watch_console();
             // Nothing but a signal could fail it, and signals are blocked: all arguments are ours.
             let count = self.epoll.wait(&mut events, self.timeout()).unwrap_or(0);
@@ -200,7 +201,8 @@ impl Supervisor {
     fn attend(&mut self, source: Source) {
         match source {
             Source::Signals => self.read_signals(),
-            Source::Console => self.console.flush(),
+            // It is flushed before each wait.
+            Source::Console => {}
             Source::Network => self.network.attend(clock::now(), &mut self.console),
             Source::Button(index) => self.read_button(index),
             Source::Output(index) => {

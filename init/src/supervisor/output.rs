@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{pipe2, read};
 
-/// What one reading takes at most: what a pipe holds.
-pub const READ_SIZE: usize = 64 * 1024;
+/// What one reading takes at most. A pipe holds four times that, and the console's buffer as well.
+pub const READ_SIZE: usize = 16 * 1024;
 /// A longer line is said in pieces of this size.
 const LINE_MAX: usize = 4096;
 
