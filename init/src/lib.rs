@@ -17,5 +17,6 @@ pub mod report;
 pub mod shutdown;
 pub mod supervisor;
 pub mod sys;
+pub mod sysctl;
 
 pub use error::Error;

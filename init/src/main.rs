@@ -8,7 +8,7 @@ use std::ffi::c_int;
 use init::log::Console;
 use init::net::Network;
 use init::supervisor::{Supervisor, Times};
-use init::{boot, clock, error, fatal, layers, modules, mounts};
+use init::{boot, clock, error, fatal, layers, modules, mounts, sysctl};
 use nix::unistd::getpid;
 
 init::entry!(first_process);
@@ -34,6 +34,7 @@ fn run() -> error::Result<Infallible> {
     let manifest = boot::read_manifest()?;
     boot::tune(&manifest, &mut console);
     modules::load(&manifest.modules, &mut console);
+    sysctl::apply(&mut console);
     layers::mount_all(&manifest.layers)?;
     let network = Network::begin(&manifest, &mut console)?;
     let supervisor = Supervisor::new(&manifest, network, console, times)?;

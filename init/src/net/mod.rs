@@ -109,6 +109,8 @@ impl Network {
 impl Dhcp {
     fn attend(&mut self, now: Duration, console: &mut Console) {
         self.changes.drain();
+        // An interface that was taken away takes its address, its routes and the use of the socket with it.
+        self.link.take_if(|link| index_of(&link.interface.name) != Some(link.interface.index));
         if self.link.is_none()
             && let Some(interface) = first_interface()
         {
