@@ -11,8 +11,8 @@ use manifest::{Container, Mount};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat, stat};
-use nix::unistd::{Gid, Uid, chdir, fchownat, mkdir, symlinkat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mkdirat, mknodat, stat};
+use nix::unistd::{Gid, Uid, chdir, chown, fchownat, mkdir, symlinkat};
 use rustix::fs::{CWD, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -343,9 +343,7 @@ fn bind(root: &Root, source: &CStr, target: &CStr, attributes: u64) -> nix::Resu
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = match open_tree(CWD, source, flags) {
         Err(rustix::io::Errno::NOENT) => {
-            let folder = Mode::from_bits_truncate(0o755);
-            make_parents(source.to_bytes(), |parent| mkdir(parent, folder))?;
-            ignore_existing(mkdir(source, folder))?;
+            make_like(source, &root.open(target)?)?;
             open_tree(CWD, source, flags)
         }
         other => other,
@@ -353,6 +351,20 @@ fn bind(root: &Root, source: &CStr, target: &CStr, attributes: u64) -> nix::Resu
     .map_err(errno)?;
     sys::add_mount_attributes(tree.as_fd(), attributes)?;
     root.attach(tree.as_fd(), target)
+}
+
+/// Makes a folder with the owner and mode of the one that it will cover: a database that gave its own folder away in
+/// the image can write to an empty volume in its place.
+fn make_like(path: &CStr, model: &OwnedFd) -> nix::Result<()> {
+    make_parents(path.to_bytes(), |parent| mkdir(parent, Mode::from_bits_truncate(0o755)))?;
+    let model = fstat(model)?;
+    match mkdir(path, Mode::from_bits_truncate(0o700)) {
+        // Another container's child was faster; it is that one's then.
+        Err(Errno::EEXIST) => return Ok(()),
+        made => made?,
+    }
+    chown(path, Some(Uid::from_raw(model.st_uid)), Some(Gid::from_raw(model.st_gid)))?;
+    fchmodat(CWD, path, Mode::from_bits_truncate(model.st_mode & 0o1777), FchmodatFlags::FollowSymlink)
 }
 
 /// The same file for all containers, written in place by the network: a new lease shows in all of them.
