@@ -1,8 +1,9 @@
 //! The floor of the benchmark: the least that a PID 1 can do to run one program in a container.
 //!
-//! It takes the same boot manifest as init, loads the same modules and mounts the same layers; then it clones the
-//! first service's program into its namespaces, on an overlay root, and does nothing else: no standard mounts, no
-//! cgroup, no user, no limits, no capabilities, no supervision. What init needs beyond it is the price of those.
+//! It takes the same boot manifest as init, loads the same modules and mounts the same layers; then it clones
+//! the first service's program into its namespaces, on an overlay root, and does nothing else: no standard
+//! mounts, no cgroup, no user, no limits, no capabilities, no supervision. What init needs beyond it is the
+//! price of those.
 
 #![no_main]
 

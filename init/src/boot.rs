@@ -1,4 +1,5 @@
-//! The stages before supervision that are no subject of their own: signals, the boot manifest, the machine's name.
+//! The stages before supervision that are no subject of their own: signals, the boot manifest, the machine's
+//! name.
 
 use std::fs;
 
@@ -46,7 +47,8 @@ fn parse(text: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// A manifest of another version seldom parses: then its version, and not the first strange field, is the reason.
+/// A manifest of another version seldom parses: then its version, and not the first strange field, is the
+/// reason.
 fn version_differs(text: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
     let version = value.get("version")?.as_u64()?;
@@ -57,8 +59,8 @@ fn version_sentence(version: u64) -> String {
     format!("its version is {version}, this init understands {} only", manifest::VERSION)
 }
 
-/// Settings of the running kernel: the machine's name, what a key press does, what the kernel says on the console.
-/// None of them is worth a boot.
+/// Settings of the running kernel: the machine's name, what a key press does, what the kernel says on the
+/// console. None of them is worth a boot.
 pub fn tune(manifest: &Manifest, console: &mut Console) {
     let results = [
         sethostname(manifest.name.as_str()).map_err(|errno| Error::new("set", "hostname", errno)),
@@ -73,7 +75,8 @@ pub fn tune(manifest: &Manifest, console: &mut Console) {
     }
 }
 
-/// Lets only the kernel's warnings and errors reach the console, unless the command line asks for more or less.
+/// Lets only the kernel's warnings and errors reach the console, unless the command line asks for more or
+/// less.
 fn quieten() -> Result<()> {
     const CMDLINE: &str = "/proc/cmdline";
     let cmdline = fs::read_to_string(CMDLINE).map_err(|error| Error::io("read", CMDLINE, &error))?;

@@ -23,7 +23,8 @@ enum Cause {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// For what the kernel refused. `doing` is a verb's infinitive, `object` what stands in backticks after it.
+    /// For what the kernel refused. `doing` is a verb's infinitive, `object` what stands in backticks after
+    /// it.
     pub fn new(doing: &'static str, object: impl Into<Cow<'static, str>>, errno: impl Into<Errno>) -> Self {
         Self { doing, object: object.into(), cause: Cause::System(errno.into()) }
     }

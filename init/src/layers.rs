@@ -14,8 +14,8 @@ use crate::error::{Error, Result, errno};
 use crate::mounts::make_folder;
 use crate::sys;
 
-/// Each layer is mounted at its index below this folder: short names, because the overlay's options, which name all
-/// layers of a container, must fit into one page.
+/// Each layer is mounted at its index below this folder: short names, because the overlay's options, which
+/// name all layers of a container, must fit into one page.
 pub const MOUNTED: &str = "/run/coracle/layers";
 
 /// A layer is exactly what the builder wrote: nothing in it is a device or gains privileges by being run.
@@ -57,8 +57,8 @@ pub fn mount_all(digests: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// By fsopen(2), and not by mount(2): what a kernel has against a file that is no device stays in the context's log
-/// and off the console.
+/// By fsopen(2), and not by mount(2): what a kernel has against a file that is no device stays in the
+/// context's log and off the console.
 fn mount_file(source: &str, target: &str) -> nix::Result<()> {
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(errno)?;
     fsconfig_set_string(&context, "source", source).map_err(errno)?;

@@ -1,7 +1,7 @@
 //! What the machine says on its console: each line with the name of whoever said it.
 //!
-//! Nothing here can block. What the console does not take at once waits in a bounded buffer; what does not fit in
-//! there is dropped, and the count of it said later.
+//! Nothing here can block. What the console does not take at once waits in a bounded buffer; what does not
+//! fit in there is dropped, and the count of it said later.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,11 +20,11 @@ const CONSOLE: &str = "/dev/console";
 const PENDING_MAX: usize = 64 * 1024;
 /// How much of that services can fill: the rest is for what init has to say about them.
 const SERVICES_MAX: usize = PENDING_MAX / 4 * 3;
-/// A service whose line found no room is not heard until so little waits: the others get the room instead, and a few
-/// long gaps are easier to read than many short ones.
+/// A service whose line found no room is not heard until so little waits: the others get the room instead,
+/// and a few long gaps are easier to read than many short ones.
 const RESUME_AT: usize = PENDING_MAX / 8;
-/// What one call gives the console at most, about what a terminal's own buffer holds: writing to a slow line costs
-/// time even where it does not block.
+/// What one call gives the console at most, about what a terminal's own buffer holds: writing to a slow line
+/// costs time even where it does not block.
 const WRITE_MAX: usize = 4096;
 /// The name that init's own lines have.
 const OWN_NAME: &str = "coracle";
@@ -69,8 +69,9 @@ impl Console {
         self.flush();
     }
 
-    /// Says something in the name of the service `who`, with the next [`flush`](Self::flush): a flood of lines is
-    /// not to be a flood of system calls. The text has no control characters: see `supervisor::output`.
+    /// Says something in the name of the service `who`, with the next [`flush`](Self::flush): a flood of
+    /// lines is not to be a flood of system calls. The text has no control characters: see
+    /// `supervisor::output`.
     pub fn line(&mut self, who: &str, text: impl fmt::Display) {
         if self.pending.len() <= RESUME_AT {
             self.loudest.clear();

@@ -9,7 +9,8 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use crate::error::{Error, Result};
 use crate::log::Console;
 
-/// Loads every module. One that fails is said and passed over: whatever needs it fails later, with its own name.
+/// Loads every module. One that fails is said and passed over: whatever needs it fails later, with its own
+/// name.
 pub fn load(modules: &[String], console: &mut Console) {
     for name in modules {
         if let Err(error) = load_one(name) {

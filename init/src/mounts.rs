@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 
 /// Where init keeps what it makes while the machine runs.
 pub const RUNTIME: &str = "/run/coracle";
-/// Where each container's child builds its root. The same folder for all: what one mounts there, no other sees.
+/// Where each container's child builds its root. The same folder for all: what one mounts there, no other
+/// sees.
 pub const STAGE: &str = "/run/coracle/stage";
 
 struct Early {
@@ -48,9 +49,9 @@ pub fn early() -> Result<()> {
 }
 
 /// Leaves rootfs without copying it. `pivot_root` refuses to replace the kernel's rootfs, and with it every
-/// container's start would fail: see pivot_root(2), EINVAL. So the same file system is mounted once more, over `/`.
-/// Done before anything else is mounted: what is below the new root could be seen by nobody, and yet would be copied
-/// for each container.
+/// container's start would fail: see pivot_root(2), EINVAL. So the same file system is mounted once more,
+/// over `/`. Done before anything else is mounted: what is below the new root could be seen by nobody, and
+/// yet would be copied for each container.
 pub fn leave_rootfs() -> Result<()> {
     /// Any folder will do for the moment; this one is needed anyway.
     const DOORSTEP: &str = "/run";

@@ -1,4 +1,5 @@
-//! Virtio-serial ports by name. Where udev makes links in `/dev/virtio-ports`, a machine without udev asks sysfs.
+//! Virtio-serial ports by name. Where udev makes links in `/dev/virtio-ports`, a machine without udev asks
+//! sysfs.
 
 use std::fs;
 use std::path::PathBuf;

@@ -10,8 +10,8 @@ use nix::libc;
 use crate::error::{Error, Result};
 use crate::ports;
 
-/// Writes one line to the report port. Nothing happens where there is none; a host that does not read is an error,
-/// never a wait.
+/// Writes one line to the report port. Nothing happens where there is none; a host that does not read is an
+/// error, never a wait.
 pub fn send(report: &Report) -> Result<()> {
     let Some(node) = ports::node(PORT) else { return Ok(()) };
     let failed = |error: std::io::Error| Error::io("report to", PORT, &error);

@@ -21,8 +21,9 @@ pub enum Power {
 /// Writes everything back and lets go of the layers.
 pub fn unmount() {
     sync();
-    // Layers are read-only, so there is nothing to lose: whether they could be unmounted decides nothing. They are
-    // detached together with what is mounted on them, in one call, because each costs an RCU grace period.
+    // Layers are read-only, so there is nothing to lose: whether they could be unmounted decides nothing.
+    // They are detached together with what is mounted on them, in one call, because each costs an RCU grace
+    // period.
     if umount2(layers::MOUNTED, MntFlags::MNT_DETACH).is_ok() {
         sync();
     }

@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 macro_rules! entry {
     ($boot:path) => {
         const _: () = {
-            // SAFETY: this is the only symbol called `main` in a program with `#![no_main]`, and it has the type
-            // that the C library calls; C's calling convention lets it ignore the arguments.
+            // SAFETY: this is the only symbol called `main` in a program with `#![no_main]`, and it has the
+            // type that the C library calls; C's calling convention lets it ignore the arguments.
             #[unsafe(no_mangle)]
             extern "C" fn main() -> core::ffi::c_int {
                 $boot()
@@ -29,11 +29,11 @@ macro_rules! entry {
     };
 }
 
-/// Runs `child` in a copy of this process, in the new namespaces `namespaces` and in the cgroup `cgroup` (else in this
-/// process's own), and ends it with the code that `child` returns.
+/// Runs `child` in a copy of this process, in the new namespaces `namespaces` and in the cgroup `cgroup`
+/// (else in this process's own), and ends it with the code that `child` returns.
 ///
-/// The copy is complete (no memory is shared), but has one thread only: were there others in this process, a lock
-/// that one of them holds stays held in the copy. init has one thread.
+/// The copy is complete (no memory is shared), but has one thread only: were there others in this process, a
+/// lock that one of them holds stays held in the copy. init has one thread.
 pub fn clone_into(
     cgroup: Option<BorrowedFd<'_>>,
     namespaces: c_int,
@@ -63,8 +63,8 @@ pub fn clone_into(
         cgroup: cgroup.map_or(0, |folder| u64::from(folder.as_raw_fd().cast_unsigned())),
         ..Arguments::default()
     };
-    // SAFETY: the first argument points to a structure that lives through the call and whose size is the second.
-    // No flag shares memory (CLONE_VM), so the child runs on a copy of this stack, as after fork.
+    // SAFETY: the first argument points to a structure that lives through the call and whose size is the
+    // second. No flag shares memory (CLONE_VM), so the child runs on a copy of this stack, as after fork.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<Arguments>()) };
     match Errno::result(pid)? {
         0 => {
@@ -94,8 +94,8 @@ impl Strings {
 
 /// Replaces the process's program; returns only the reason why it could not.
 pub fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
-    // SAFETY: `path` is a C string. Both arrays end with a null pointer and hold pointers to C strings that their
-    // `Strings` own, which outlive the call because they are borrowed for it.
+    // SAFETY: `path` is a C string. Both arrays end with a null pointer and hold pointers to C strings that
+    // their `Strings` own, which outlive the call because they are borrowed for it.
     unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
     Errno::last()
 }
@@ -111,8 +111,8 @@ pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
 /// Sets attributes (`MOUNT_ATTR_*`) of the mount that `mount` is the root of.
 pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
     let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the path is an empty C string, and the fourth argument points to a structure that lives through the
-    // call and whose size is the fifth.
+    // SAFETY: the path is an empty C string, and the fourth argument points to a structure that lives through
+    // the call and whose size is the fifth.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -126,7 +126,8 @@ pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Resu
     Errno::result(result).map(drop)
 }
 
-/// Sends signal `number`, which may be a real-time signal (nix knows none), to a child that is not yet reaped.
+/// Sends signal `number`, which may be a real-time signal (nix knows none), to a child that is not yet
+/// reaped.
 pub fn send_signal(pid: Pid, number: c_int) -> nix::Result<()> {
     // SAFETY: kill has no requirements on its arguments; it touches no memory of this process.
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
@@ -139,8 +140,9 @@ pub fn free_loop_device(control: &File) -> nix::Result<c_int> {
     Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })
 }
 
-/// Makes loop device `device` show `file`: read-only, with blocks of `block_size`, and let go of when its last user
-/// closes or unmounts it (`LOOP_CONFIGURE`, Linux 5.8). EBUSY: another has taken the device meanwhile.
+/// Makes loop device `device` show `file`: read-only, with blocks of `block_size`, and let go of when its
+/// last user closes or unmounts it (`LOOP_CONFIGURE`, Linux 5.8). EBUSY: another has taken the device
+/// meanwhile.
 pub fn configure_loop_device(device: &File, file: &File, block_size: u32) -> nix::Result<()> {
     const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
     const LO_FLAGS_READ_ONLY: u32 = 1;
@@ -168,8 +170,8 @@ pub fn configure_loop_device(device: &File, file: &File, block_size: u32) -> nix
         info_after_flags: [0; 22],
         reserved: [0; 8],
     };
-    // SAFETY: the request reads a `struct loop_config` from the third argument, which has that size and layout and
-    // lives through the call.
+    // SAFETY: the request reads a `struct loop_config` from the third argument, which has that size and
+    // layout and lives through the call.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const configuration) };
     Errno::result(result).map(drop)
 }

@@ -1,8 +1,8 @@
 //! The child between clone and exec.
 //!
-//! It is a copy of PID 1: it must not return into PID 1's code, write to its console or speak on its sockets. What it
-//! may do is allocate, because PID 1 has one thread, so no lock can be held by another. Whatever fails ends it, with
-//! one [`Failure`] in the pipe.
+//! It is a copy of PID 1: it must not return into PID 1's code, write to its console or speak on its sockets.
+//! What it may do is allocate, because PID 1 has one thread, so no lock can be held by another. Whatever
+//! fails ends it, with one [`Failure`] in the pipe.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,8 +73,8 @@ fn isolate() -> nix::Result<()> {
     setsid().map(drop)
 }
 
-/// Makes `root` the root. The machine's is below it for a moment, at the same place, and then gone: see pivot_root(2),
-/// `pivot_root(".", ".")`. Mounts are private here, because nothing ever made them shared.
+/// Makes `root` the root. The machine's is below it for a moment, at the same place, and then gone: see
+/// pivot_root(2), `pivot_root(".", ".")`. Mounts are private here, because nothing ever made them shared.
 fn enter(root: &Root) -> nix::Result<()> {
     fchdir(root.as_fd())?;
     pivot_root(".", ".")?;
@@ -89,7 +89,8 @@ fn connect(stdio: Stdio<'_>, launch: &Launch) -> nix::Result<()> {
     dup2_stderr(stdio.output)
 }
 
-/// Tries the places of the program, as execvp(3) does: one that is not there, or not to be entered, is passed over.
+/// Tries the places of the program, as execvp(3) does: one that is not there, or not to be entered, is passed
+/// over.
 fn execute(launch: &Launch) -> Errno {
     let mut reason = Errno::ENOENT;
     for program in &launch.programs {

@@ -8,8 +8,8 @@ use crate::error::errno;
 
 /// Resource, soft limit, hard limit.
 const LIMITS: [(Resource, u64, u64); 3] = [
-    // The soft limit is low because programs that use select(2) or close every descriptor read it; the hard one is
-    // what a server may raise it to.
+    // The soft limit is low because programs that use select(2) or close every descriptor read it; the hard
+    // one is what a server may raise it to.
     (Resource::RLIMIT_NOFILE, 4096, 65_536),
     (Resource::RLIMIT_CORE, 0, 0),
     (Resource::RLIMIT_MEMLOCK, 64 * 1024, 64 * 1024),
@@ -19,7 +19,8 @@ pub(super) fn limit() -> nix::Result<()> {
     LIMITS.iter().try_for_each(|&(resource, soft, hard)| setrlimit(resource, soft, hard))
 }
 
-/// Takes every capability that is not in `kept` out of the bounding set: no program that is ever run can have it.
+/// Takes every capability that is not in `kept` out of the bounding set: no program that is ever run can have
+/// it.
 pub(super) fn bound(kept: u64) -> nix::Result<()> {
     for capability in (0..u64::BITS).map(|number| 1u64 << number).filter(|bit| kept & bit == 0) {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(capability)) {

@@ -1,4 +1,5 @@
-//! Why a container did not start: the step, what in that step, and the kernel's reason. Eight bytes in a pipe.
+//! Why a container did not start: the step, what in that step, and the kernel's reason. Eight bytes in a
+//! pipe.
 
 use nix::errno::Errno;
 

@@ -1,7 +1,7 @@
 //! Containers: a process, its root and what it may do. Nothing here knows of services.
 //!
-//! A [`Launch`] is prepared once, when the machine boots; [`start`] clones a child from it as often as needed, and
-//! the child tells through a pipe how far it came. The caller never waits for it.
+//! A [`Launch`] is prepared once, when the machine boots; [`start`] clones a child from it as often as
+//! needed, and the child tells through a pipe how far it came. The caller never waits for it.
 
 mod cgroup;
 mod child;

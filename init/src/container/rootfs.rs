@@ -1,7 +1,8 @@
 //! A container's root: its layers, a place to write, the standard mounts, and what the config adds.
 //!
-//! Runs in the child, in its own mount namespace. Once the root is open, everything inside is reached from its
-//! descriptor by `openat2`, and mounted there by descriptor: no path is resolved twice, and none leads out.
+//! Runs in the child, in its own mount namespace. Once the root is open, everything inside is reached from
+//! its descriptor by `openat2`, and mounted there by descriptor: no path is resolved twice, and none leads
+//! out.
 
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
@@ -251,8 +252,9 @@ fn make_upper() -> nix::Result<()> {
     mkdir(MERGED, Mode::from_bits_truncate(0o700))
 }
 
-/// By mount(2), because fsconfig takes at most 255 bytes a value and legacy overlayfs one value for all the layers;
-/// and from the layers' folder, because relative names leave room for several hundred of them in its one page.
+/// By mount(2), because fsconfig takes at most 255 bytes a value and legacy overlayfs one value for all the
+/// layers; and from the layers' folder, because relative names leave room for several hundred of them in its
+/// one page.
 fn mount_overlay(options: &CStr, target: &CStr, flags: MsFlags) -> nix::Result<()> {
     chdir(layers::MOUNTED)?;
     let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -353,8 +355,8 @@ fn bind(root: &Root, source: &CStr, target: &CStr, attributes: u64) -> nix::Resu
     root.attach(tree.as_fd(), target)
 }
 
-/// Makes a folder with the owner and mode of the one that it will cover: a database that gave its own folder away in
-/// the image can write to an empty volume in its place.
+/// Makes a folder with the owner and mode of the one that it will cover: a database that gave its own folder
+/// away in the image can write to an empty volume in its place.
 fn make_like(path: &CStr, model: &OwnedFd) -> nix::Result<()> {
     make_parents(path.to_bytes(), |parent| mkdir(parent, Mode::from_bits_truncate(0o755)))?;
     let model = fstat(model)?;

@@ -11,7 +11,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(64);
 /// How often one offer is asked for before another one is looked for.
 const REQUESTS: u32 = 4;
-/// The pause between messages of a lease that runs out, at least. RFC 2131 §4.4.5 has 60 s; a lease may be shorter.
+/// The pause between messages of a lease that runs out, at least. RFC 2131 §4.4.5 has 60 s; a lease may be
+/// shorter.
 const EXTEND_LEAST: Duration = Duration::from_secs(1);
 const EXTEND_MOST: Duration = Duration::from_secs(60);
 /// A lease that is shorter is taken for this long: the address would come and go.
@@ -69,8 +70,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that sends its first message at the first [`tick`](Self::tick). `seed` spreads the machines of a
-    /// network in time.
+    /// A client that sends its first message at the first [`tick`](Self::tick). `seed` spreads the machines
+    /// of a network in time.
     pub fn new(mac: Mac, host_name: String, seed: u64, now: Duration) -> Self {
         let [a, b, c, d, e, f] = mac;
         let mut client = Self {

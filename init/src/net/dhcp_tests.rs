@@ -180,7 +180,7 @@ proptest! {
         for fate in fates {
             let actions = match fate {
                 Fate::Reply { kind, lease, renew, rebind, address } => {
-                    let (lease, renew, rebind) = (lease.to_be_bytes(), renew.to_be_bytes(), rebind.to_be_bytes());
+                    let [lease, renew, rebind] = [lease, renew, rebind].map(u32::to_be_bytes);
                     let options: [(u8, &[u8]); 4] =
                         [(54, &SERVER), (51, &lease), (58, &renew), (59, &rebind)];
                     client.receive(&message(kind, client.transaction, address, &options), now)
@@ -217,7 +217,7 @@ proptest! {
                     Action::Send(bytes, _) => prop_assert!(bytes.len() < 600),
                 }
             }
-            prop_assert!(client.deadline().is_some() || has_address, "a client without an address never sleeps");
+            prop_assert!(client.deadline().is_some() || has_address, "it sleeps without an address");
         }
     }
 }

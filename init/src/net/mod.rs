@@ -1,7 +1,7 @@
 //! The machine's network: the loopback, and an address for the first interface by DHCP.
 //!
-//! Nothing waits for it: it lives in the supervisor's loop, behind one descriptor and one deadline, and a machine
-//! without a network is a machine like any other.
+//! Nothing waits for it: it lives in the supervisor's loop, behind one descriptor and one deadline, and a
+//! machine without a network is a machine like any other.
 
 mod dhcp;
 mod netlink;
@@ -214,8 +214,8 @@ fn address(terms: &Terms) -> Address {
     Address { address: terms.address, prefix: terms.prefix }
 }
 
-/// In place, because the file itself is what containers have; the new text before the new length, so that a reader
-/// sees lines that are whole.
+/// In place, because the file itself is what containers have; the new text before the new length, so that a
+/// reader sees lines that are whole.
 fn write_resolv_conf(terms: &Terms) -> Result<()> {
     let failed = |error: std::io::Error| Error::io("write", RESOLV_CONF, &error);
     let text = resolv_conf(terms);

@@ -76,7 +76,8 @@ impl Netlink {
         let mut message = Message::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE);
         // struct rtmsg: family, both prefixes, tos, table, protocol, scope, type, flags.
         message.put(&[IPV4, route.prefix, 0, 0, libc::RT_TABLE_MAIN, RTPROT_DHCP, scope, libc::RTN_UNICAST]);
-        // Some clouds give an address of 32 bits and a router beside it: it is on the link because DHCP says so.
+        // Some clouds give an address of 32 bits and a router beside it: it is on the link because DHCP says
+        // so.
         let flags = if direct { 0 } else { u32::from(ON_LINK) };
         message.put(&flags.to_ne_bytes());
         if route.prefix > 0 {
@@ -94,7 +95,8 @@ impl Netlink {
         write(&self.socket, &message.finish())?;
         let mut answer = [0; 1024];
         let length = read(&self.socket, &mut answer)?;
-        // struct nlmsghdr has 16 bytes, and in an NLMSG_ERROR the error follows, negated; 0 is the acknowledgement.
+        // struct nlmsghdr has 16 bytes, and in an NLMSG_ERROR the error follows, negated; 0 is the
+        // acknowledgement.
         let code = answer.get(..length).and_then(|answer| answer.get(16..20)?.first_chunk());
         match code.map(|&code| i32::from_ne_bytes(code)) {
             Some(0) => Ok(()),

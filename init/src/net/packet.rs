@@ -1,5 +1,5 @@
-//! DHCP messages (RFC 2131, RFC 2132) to and from bytes. What comes from the network is bounded by the size of one
-//! datagram, and can at most be no message.
+//! DHCP messages (RFC 2131, RFC 2132) to and from bytes. What comes from the network is bounded by the size
+//! of one datagram, and can at most be no message.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

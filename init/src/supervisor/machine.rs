@@ -152,10 +152,10 @@ fn tell_ready(state: &mut State, ready: bool, actions: &mut Vec<Action>) {
     }
 }
 
-/// Begins the end. Each service gets its stop signal when the one that stands after it has ended, and in any case
-/// early enough to have half of its grace period: the shortest grace period's first half is cut into equal slots,
-/// one a service. So the order is strict while services end as they should, and however many are stuck, all is over
-/// when the longest grace period is.
+/// Begins the end. Each service gets its stop signal when the one that stands after it has ended, and in any
+/// case early enough to have half of its grace period: the shortest grace period's first half is cut into
+/// equal slots, one a service. So the order is strict while services end as they should, and however many are
+/// stuck, all is over when the longest grace period is.
 fn stop(state: &mut State, power: Power, code: u8, now: Duration, actions: &mut Vec<Action>) {
     if matches!(state.phase, Phase::Stopping { .. } | Phase::Off) {
         return;

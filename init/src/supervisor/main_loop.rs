@@ -28,7 +28,8 @@ use crate::net::Network;
 use crate::report;
 use crate::shutdown::{self, Power};
 
-/// What a signal to PID 1 asks for, as busybox's and sysvinit's users know it. Ctrl-Alt-Del arrives as SIGINT.
+/// What a signal to PID 1 asks for, as busybox's and sysvinit's users know it. Ctrl-Alt-Del arrives as
+/// SIGINT.
 const SIGNALS: [(Signal, Power); 5] = [
     (Signal::SIGTERM, Power::Off),
     (Signal::SIGUSR2, Power::Off),
@@ -245,8 +246,8 @@ impl Supervisor {
         }
     }
 
-    /// Says what a service has written, one reading at a time: the others get their turn between. Returns whether
-    /// there was something.
+    /// Says what a service has written, one reading at a time: the others get their turn between. Returns
+    /// whether there was something.
     fn read_output(&mut self, index: Index) -> bool {
         let Some(service) = self.services.get_mut(index) else { return false };
         let (console, name) = (&mut self.console, service.name.as_str());
@@ -272,8 +273,8 @@ impl Supervisor {
         if progress == Progress::Underway {
             return;
         }
-        // Explicitly, because a child that is on its way to exec may still hold a copy of the descriptor, and would
-        // keep it in the epoll set.
+        // Explicitly, because a child that is on its way to exec may still hold a copy of the descriptor, and
+        // would keep it in the epoll set.
         if let Err(errno) = self.epoll.delete(status) {
             self.console.say(format_args!("cannot forget a start of `{}`: {}", service.name, errno.desc()));
         }

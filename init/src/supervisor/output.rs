@@ -12,8 +12,8 @@ pub const READ_SIZE: usize = 16 * 1024;
 /// A longer line is said in pieces of this size.
 const LINE_MAX: usize = 4096;
 
-/// The pipe behind a service's standard output and error. It outlives restarts: the last words of one run are read
-/// even when the next has begun.
+/// The pipe behind a service's standard output and error. It outlives restarts: the last words of one run are
+/// read even when the next has begun.
 pub struct Output {
     reader: OwnedFd,
     writer: OwnedFd,
@@ -89,8 +89,8 @@ fn split(unfinished: &mut Vec<u8>, bytes: &[u8], say: &mut dyn FnMut(Line<'_>)) 
     }
 }
 
-/// One line of a service, shown so that it can do nothing to a terminal: control characters and bytes that are no
-/// UTF-8 appear as escapes. A carriage return at the end is left out.
+/// One line of a service, shown so that it can do nothing to a terminal: control characters and bytes that
+/// are no UTF-8 appear as escapes. A carriage return at the end is left out.
 pub struct Line<'a>(&'a [u8]);
 
 impl fmt::Display for Line<'_> {

@@ -5,8 +5,8 @@ use rustix::process::{WaitOptions, wait};
 
 use super::event::{Event, Outcome};
 
-/// The next child that has ended, if there is one. Called until there is none, because signals of the same number
-/// that come together are one.
+/// The next child that has ended, if there is one. Called until there is none, because signals of the same
+/// number that come together are one.
 pub fn next() -> Option<Event> {
     loop {
         // rustix, because nix's WaitStatus has no room for a real-time signal.

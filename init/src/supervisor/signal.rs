@@ -1,9 +1,9 @@
 //! The stop signal, and the first processes that cannot receive it.
 //!
-//! The kernel discards a signal to the first process of a pid namespace when its action is the default one, even
-//! where that is to end the process (`sig_task_ignored` in kernel/signal.c): a container around `sleep` would never
-//! notice that it is to stop, and hold the machine for its whole grace period. What the default action would have
-//! done is done to it instead.
+//! The kernel discards a signal to the first process of a pid namespace when its action is the default one,
+//! even where that is to end the process (`sig_task_ignored` in kernel/signal.c): a container around `sleep`
+//! would never notice that it is to stop, and hold the machine for its whole grace period. What the default
+//! action would have done is done to it instead.
 
 use std::ffi::c_int;
 use std::fs;
