@@ -1,3 +1,45 @@
-//! PID 1 of a Coracle machine.
+//! PID 1 of a Coracle machine: the boot, from the first instruction to the supervisor's loop.
 
-fn main() {}
+#![no_main]
+
+use std::convert::Infallible;
+use std::ffi::c_int;
+
+use init::log::Console;
+use init::net::Network;
+use init::supervisor::{Supervisor, Times};
+use init::{boot, clock, error, fatal, layers, modules, mounts, sysctl};
+use nix::unistd::getpid;
+
+init::entry!(first_process);
+
+fn first_process() -> c_int {
+    if getpid().as_raw() != 1 {
+        eprintln!("error: init is the first process of a Coracle machine, and of nothing else");
+        return 2;
+    }
+    fatal::catch_panics();
+    match run() {
+        Ok(never) => match never {},
+        Err(error) => fatal::reboot_because(&error),
+    }
+}
+
+fn run() -> error::Result<Infallible> {
+    let times = Times { init: clock::now(), first_start: None, stop: None };
+    boot::block_signals()?;
+    mounts::leave_rootfs()?;
+    mounts::early()?;
+    let mut console = Console::open();
+    let manifest = boot::read_manifest()?;
+    boot::tune(&manifest, &mut console);
+    modules::load(&manifest.modules, &mut console);
+    sysctl::apply(&mut console);
+    layers::mount_all(&manifest.layers)?;
+    let network = Network::begin(&manifest, &mut console)?;
+    let supervisor = Supervisor::new(&manifest, network, console, times)?;
+    drop(manifest);
+
+    // From here on nothing may end the process.
+    supervisor.run()
+}

@@ -172,7 +172,7 @@ pub enum Mount {
     },
     /// A folder or file of the machine.
     Bind {
-        /// Absolute path on the machine. A folder is made when nothing is there.
+        /// Absolute path on the machine. When nothing is there, a folder with the owner and mode of `target` is made.
         source: String,
         /// Where.
         target: String,
@@ -185,8 +185,8 @@ pub enum Mount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
-    /// Absolute path of the node on the machine.
+    /// Absolute path of the node on the machine; `/dev/virtio-ports/NAME` stands for the port of that name.
     pub source: String,
-    /// Path inside, below `/dev`.
+    /// Absolute path inside, below `/dev`. The node belongs to the first process's user.
     pub target: String,
 }

@@ -1,0 +1,104 @@
+//! The child between clone and exec.
+//!
+//! It is a copy of PID 1: it must not return into PID 1's code, write to its console or speak on its sockets.
+//! What it may do is allocate, because PID 1 has one thread, so no lock can be held by another. Whatever
+//! fails ends it, with one [`Failure`] in the pipe.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{
+    dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown, pivot_root, sethostname, setsid, write,
+};
+
+use super::failure::{Failure, Step};
+use super::rootfs::{Plan, Root};
+use super::{Launch, Stdio, credentials};
+use crate::sys;
+
+/// Becomes the container. Returns only when that failed, with the code to end with.
+pub(super) fn run(launch: &Launch, stdio: Stdio<'_>, report: &OwnedFd) -> i32 {
+    let failure = match become_container(launch, stdio) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    // Without a reader nobody wants to know; the exit code says the rest.
+    match write(report, &failure.encode()) {
+        Ok(_) | Err(_) => failure.exit_code(),
+    }
+}
+
+enum Never {}
+
+fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure> {
+    let at = |step| move |errno| Failure::new(step, 0, errno);
+    isolate().map_err(at(Step::Isolate))?;
+    sethostname(&launch.hostname).map_err(at(Step::Hostname))?;
+
+    // Exact modes for what is made in /dev; the program gets the usual mask below.
+    umask(Mode::empty());
+    let root = Plan::build(&launch.root, (launch.uid, launch.gid))?;
+    let cwd = root.open(&launch.cwd).map_err(at(Step::WorkingDirectory))?;
+    enter(&root).map_err(at(Step::Pivot))?;
+    fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
+    umask(Mode::from_bits_truncate(0o022));
+
+    connect(stdio, launch).map_err(at(Step::Stdio))?;
+    credentials::limit().map_err(at(Step::Limits))?;
+    credentials::bound(launch.capabilities).map_err(at(Step::Capabilities))?;
+    credentials::become_user(launch.uid, launch.gid, &launch.groups).map_err(at(Step::User))?;
+    credentials::keep(launch.capabilities, launch.uid).map_err(at(Step::Capabilities))?;
+    prctl::set_no_new_privs().map_err(at(Step::NoNewPrivileges))?;
+    // PID 1 handles no signal, so every disposition is the default already.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
+    sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;
+    Err(Failure::new(Step::Execute, 0, execute(launch)))
+}
+
+/// Steps that need the machine's own /proc, or come before anything of the container is seen.
+fn isolate() -> nix::Result<()> {
+    // Until exec, this process has PID 1's memory and descriptors: nobody may look into it.
+    prctl::set_dumpable(false)?;
+    // Written while CAP_SYS_RESOURCE is there: it makes 0 the lowest value that the container can go back to.
+    fs::write("/proc/self/oom_score_adj", "0")
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    // Not among clone's flags: there the namespace's root would be the cgroup of PID 1.
+    unshare(CloneFlags::CLONE_NEWCGROUP)?;
+    setsid().map(drop)
+}
+
+/// Makes `root` the root. The machine's is below it for a moment, at the same place, and then gone: see
+/// pivot_root(2), `pivot_root(".", ".")`. Mounts are private here, because nothing ever made them shared.
+fn enter(root: &Root) -> nix::Result<()> {
+    fchdir(root.as_fd())?;
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)
+}
+
+fn connect(stdio: Stdio<'_>, launch: &Launch) -> nix::Result<()> {
+    // Many images log to /dev/stdout, which opens the pipe anew: its owner must be allowed to.
+    fchown(stdio.output, Some(launch.uid), Some(launch.gid))?;
+    dup2_stdin(stdio.input)?;
+    dup2_stdout(stdio.output)?;
+    dup2_stderr(stdio.output)
+}
+
+/// Tries the places of the program, as execvp(3) does: one that is not there, or not to be entered, is passed
+/// over.
+fn execute(launch: &Launch) -> Errno {
+    let mut reason = Errno::ENOENT;
+    for program in &launch.programs {
+        match sys::execute(program, &launch.arguments, &launch.environment) {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => reason = Errno::EACCES,
+            errno => return errno,
+        }
+    }
+    reason
+}

@@ -1,0 +1,182 @@
+//! Why a container did not start: the step, what in that step, and the kernel's reason. Eight bytes in a
+//! pipe.
+
+use nix::errno::Errno;
+
+/// The steps between clone and exec, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// The parent could not read what the child said.
+    Report,
+    /// A session, a cgroup namespace, ordinary standing when memory is short.
+    Isolate,
+    /// The host name.
+    Hostname,
+    /// The tmpfs that takes what the container writes.
+    Upper,
+    /// The layers as one tree.
+    Overlay,
+    /// One of the standard mounts.
+    StandardMount,
+    /// `/dev` and its standard nodes.
+    Dev,
+    /// A device that the config asks for.
+    Device,
+    /// A mount that the config asks for.
+    Mount,
+    /// The machine's `resolv.conf`.
+    ResolvConf,
+    /// The working directory.
+    WorkingDirectory,
+    /// The new root in place of the machine's.
+    Pivot,
+    /// Standard input, output and error.
+    Stdio,
+    /// Resource limits.
+    Limits,
+    /// The bounding set, and what user 0 keeps.
+    Capabilities,
+    /// The user and its groups.
+    User,
+    /// `no_new_privs`.
+    NoNewPrivileges,
+    /// The signal mask.
+    Signals,
+    /// Descriptors that end with exec.
+    Descriptors,
+    /// The program itself.
+    Execute,
+}
+
+impl Step {
+    const ALL: [Self; 20] = [
+        Self::Report,
+        Self::Isolate,
+        Self::Hostname,
+        Self::Upper,
+        Self::Overlay,
+        Self::StandardMount,
+        Self::Dev,
+        Self::Device,
+        Self::Mount,
+        Self::ResolvConf,
+        Self::WorkingDirectory,
+        Self::Pivot,
+        Self::Stdio,
+        Self::Limits,
+        Self::Capabilities,
+        Self::User,
+        Self::NoNewPrivileges,
+        Self::Signals,
+        Self::Descriptors,
+        Self::Execute,
+    ];
+
+    /// What the step does, for a sentence after `cannot start: `.
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Self::Report => "read",
+            Self::Isolate => "isolate",
+            Self::Hostname | Self::Limits | Self::Capabilities | Self::NoNewPrivileges | Self::Signals => {
+                "set"
+            }
+            Self::Upper | Self::Overlay | Self::StandardMount | Self::Mount | Self::ResolvConf => "mount",
+            Self::Dev => "make",
+            Self::Device => "make the device",
+            Self::WorkingDirectory => "enter",
+            Self::Pivot => "change to",
+            Self::Stdio => "connect",
+            Self::User => "become",
+            Self::Descriptors => "close",
+            Self::Execute => "run",
+        }
+    }
+
+    /// What it does it to, where there is only one such thing.
+    pub(super) fn object(self) -> &'static str {
+        match self {
+            Self::Report => "the child's report",
+            Self::Isolate => "the process",
+            Self::Hostname => "the host name",
+            Self::Upper => "the writable layer",
+            Self::Overlay => "the overlay root",
+            Self::Dev => "/dev",
+            Self::ResolvConf => manifest::path::RESOLV_CONF,
+            Self::Pivot => "the container's root",
+            Self::Stdio => "the standard descriptors",
+            Self::Limits => "resource limits",
+            Self::Capabilities => "capabilities",
+            Self::User => "the user",
+            Self::NoNewPrivileges => "no_new_privs",
+            Self::Signals => "the signal mask",
+            Self::Descriptors => "descriptors",
+            Self::StandardMount | Self::Device | Self::Mount | Self::WorkingDirectory | Self::Execute => "",
+        }
+    }
+}
+
+/// What a child that could not become its container says with its last breath.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Where it was.
+    pub step: Step,
+    index: u16,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+impl Failure {
+    /// Bytes of a failure in the pipe. Far below `PIPE_BUF`, so it arrives whole or not at all.
+    pub const SIZE: usize = 8;
+
+    /// `index` counts within the step's table or list.
+    pub fn new(step: Step, index: usize, errno: Errno) -> Self {
+        Self { step, index: u16::try_from(index).unwrap_or(u16::MAX), errno }
+    }
+
+    /// Which entry of the step's table or list it is about.
+    pub fn index(&self) -> usize {
+        usize::from(self.index)
+    }
+
+    /// As a shell would say it: 127 for a program that is not there, 126 for one that cannot run.
+    pub fn exit_code(&self) -> i32 {
+        if self.step == Step::Execute && self.errno == Errno::ENOENT { 127 } else { 126 }
+    }
+
+    pub(super) fn encode(&self) -> [u8; Self::SIZE] {
+        let [i0, i1] = self.index.to_le_bytes();
+        let [e0, e1, e2, e3] = (self.errno as i32).to_le_bytes();
+        [self.step as u8, 0, i0, i1, e0, e1, e2, e3]
+    }
+
+    pub(super) fn decode(record: [u8; Self::SIZE]) -> Self {
+        let [step, _, i0, i1, e0, e1, e2, e3] = record;
+        Self {
+            step: Step::ALL.get(usize::from(step)).copied().unwrap_or(Step::Report),
+            index: u16::from_le_bytes([i0, i1]),
+            errno: Errno::from_raw(i32::from_le_bytes([e0, e1, e2, e3])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_survives_the_pipe() {
+        for step in Step::ALL {
+            let failure = Failure::new(step, 517, Errno::ENOTDIR);
+            assert_eq!(Failure::decode(failure.encode()), failure);
+        }
+    }
+
+    #[test]
+    fn the_exit_codes_are_a_shells() {
+        assert_eq!(Failure::new(Step::Execute, 0, Errno::ENOENT).exit_code(), 127);
+        assert_eq!(Failure::new(Step::Execute, 0, Errno::EACCES).exit_code(), 126);
+        assert_eq!(Failure::new(Step::Mount, 0, Errno::ENOENT).exit_code(), 126);
+    }
+}

@@ -1,0 +1,199 @@
+//! Containers: a process, its root and what it may do. Nothing here knows of services.
+//!
+//! A [`Launch`] is prepared once, when the machine boots; [`start`] clones a child from it as often as
+//! needed, and the child tells through a pipe how far it came. The caller never waits for it.
+
+mod cgroup;
+mod child;
+mod credentials;
+mod failure;
+mod rootfs;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use manifest::Container;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::unistd::{Gid, Pid, Uid, pipe2, read};
+
+pub use cgroup::Group;
+pub use failure::{Failure, Step};
+
+use crate::error::{Error, Result};
+use crate::sys::{self, Strings};
+
+/// Everything that a container's start needs, in the form in which the kernel takes it.
+pub struct Launch {
+    root: rootfs::Plan,
+    hostname: String,
+    /// Where the program may be, in the order in which to try.
+    programs: Vec<CString>,
+    arguments: Strings,
+    environment: Strings,
+    cwd: CString,
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    capabilities: u64,
+}
+
+/// The descriptors that a container begins with.
+#[derive(Clone, Copy)]
+pub struct Stdio<'a> {
+    /// Its standard input.
+    pub input: BorrowedFd<'a>,
+    /// Its standard output and standard error.
+    pub output: BorrowedFd<'a>,
+}
+
+/// A container's first process, and the pipe that says what became of its start.
+pub struct Started {
+    /// In init's own pid namespace.
+    pub pid: Pid,
+    /// For [`progress`]; does not block.
+    pub status: OwnedFd,
+}
+
+/// How far a start has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The child is still at it.
+    Underway,
+    /// The program runs, or the child was killed before it did.
+    Executed,
+    /// The child gave up, and ends with [`Failure::exit_code`].
+    Failed(Failure),
+}
+
+impl Launch {
+    /// Prepares `container`. Fails when a text contains a NUL byte, which no system call can take.
+    pub fn prepare(container: &Container) -> Result<Self> {
+        Ok(Self {
+            root: rootfs::Plan::prepare(container)?,
+            hostname: container.hostname.as_str().to_owned(),
+            programs: programs(container)?,
+            arguments: Strings::new(texts(&container.argv)?),
+            environment: Strings::new(texts(&container.env)?),
+            cwd: text(&container.cwd)?,
+            uid: Uid::from_raw(container.user.uid),
+            gid: Gid::from_raw(container.user.gid),
+            groups: container.user.groups.iter().copied().map(Gid::from_raw).collect(),
+            capabilities: container.capabilities,
+        })
+    }
+
+    /// What `failure` was about, as a sentence without a subject: "mount `/proc`: Invalid argument".
+    pub fn explain(&self, failure: &Failure) -> String {
+        let object = match failure.step {
+            Step::StandardMount => rootfs::standard_target(failure.index()).to_owned(),
+            Step::Mount => self.root.mount_target(failure.index()),
+            Step::Device => self.root.device_source(failure.index()),
+            Step::WorkingDirectory => self.cwd.to_string_lossy().into_owned(),
+            Step::Execute => {
+                self.programs.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+            }
+            step => step.object().to_owned(),
+        };
+        format!("{} `{object}`: {}", failure.step.verb(), failure.errno.desc())
+    }
+}
+
+/// Starts a container in the cgroup `group`.
+pub fn start(launch: &Launch, group: &Group, stdio: Stdio<'_>) -> Result<Started> {
+    /// The network and the user namespace are still the machine's.
+    const NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let failed = |errno| Error::new("clone", "the container's first process", errno);
+    let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
+    let pid = sys::clone_into(Some(group.as_fd()), NAMESPACES, || child::run(launch, stdio, &report))
+        .map_err(failed)?;
+    Ok(Started { pid, status })
+}
+
+/// Reads what the child of a start has to say.
+pub fn progress(status: &OwnedFd) -> Progress {
+    let mut record = [0; Failure::SIZE];
+    match read(status, &mut record) {
+        Ok(0) => Progress::Executed,
+        Ok(_) => Progress::Failed(Failure::decode(record)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Progress::Underway,
+        Err(errno) => Progress::Failed(Failure::new(Step::Report, 0, errno)),
+    }
+}
+
+/// The paths to try, as execvp(3) would. A `PATH` that is not set means the usual folders.
+fn programs(container: &Container) -> Result<Vec<CString>> {
+    const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let Some(program) = container.argv.first() else {
+        return Err(Error::said("start", "", "it names no program"));
+    };
+    if program.contains('/') {
+        return Ok(vec![text(program)?]);
+    }
+    let path = container.env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(USUAL);
+    path.split(':')
+        .map(|folder| if folder.is_empty() { text(program) } else { text(&format!("{folder}/{program}")) })
+        .collect()
+}
+
+fn texts(of: &[String]) -> Result<Vec<CString>> {
+    of.iter().map(|one| text(one)).collect()
+}
+
+fn text(of: &str) -> Result<CString> {
+    CString::new(of).map_err(|_| Error::said("use", of.replace('\0', "\\0"), "it contains a NUL byte"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use manifest::{Name, User};
+
+    pub(super) fn container() -> Container {
+        Container {
+            layers: vec![1, 0],
+            read_only: false,
+            hostname: Name::try_from("web".to_owned()).unwrap(),
+            argv: vec!["nginx".to_owned(), "-g".to_owned()],
+            env: vec!["PATH=/usr/bin::/opt".to_owned()],
+            cwd: "/srv".to_owned(),
+            user: User { uid: 0, gid: 0, groups: vec![] },
+            capabilities: 0,
+            mounts: vec![],
+            devices: vec![],
+        }
+    }
+
+    #[test]
+    fn a_program_without_a_slash_is_looked_for_in_path() {
+        let paths = programs(&container()).unwrap();
+        assert_eq!(paths, [c"/usr/bin/nginx".to_owned(), c"nginx".to_owned(), c"/opt/nginx".to_owned()]);
+        let direct = Container { argv: vec!["./run".to_owned()], ..container() };
+        assert_eq!(programs(&direct).unwrap(), [c"./run".to_owned()]);
+    }
+
+    #[test]
+    fn a_failure_is_a_sentence_about_its_object() {
+        let launch = Launch::prepare(&container()).unwrap();
+        for (failure, sentence) in [
+            (Failure::new(Step::Overlay, 0, Errno::EINVAL), "mount `the overlay root`: Invalid argument"),
+            (Failure::new(Step::StandardMount, 0, Errno::EPERM), "mount `/proc`: Operation not permitted"),
+            (
+                Failure::new(Step::Execute, 0, Errno::ENOENT),
+                "run `/usr/bin/nginx`: No such file or directory",
+            ),
+            (Failure::new(Step::Mount, 9, Errno::EIO), "mount ``: I/O error"),
+        ] {
+            assert_eq!(launch.explain(&failure), sentence);
+        }
+    }
+
+    #[test]
+    fn a_text_with_a_nul_byte_is_refused_when_the_machine_boots() {
+        let odd = Container { cwd: "/a\0b".to_owned(), ..container() };
+        let error = Launch::prepare(&odd).err().unwrap();
+        assert_eq!(error.to_string(), "cannot use `/a\\0b`: it contains a NUL byte");
+    }
+}

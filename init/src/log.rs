@@ -1,0 +1,216 @@
+//! What the machine says on its console: each line with the name of whoever said it.
+//!
+//! Nothing here can block. What the console does not take at once waits in a bounded buffer; what does not
+//! fit in there is dropped, and the count of it said later.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+use nix::libc;
+
+use crate::clock;
+
+const CONSOLE: &str = "/dev/console";
+/// How much waits for a console that is slower than the machine.
+const PENDING_MAX: usize = 64 * 1024;
+/// How much of that services can fill: the rest is for what init has to say about them.
+const SERVICES_MAX: usize = PENDING_MAX / 4 * 3;
+/// A service whose line found no room is not heard until so little waits: the others get the room instead,
+/// and a few long gaps are easier to read than many short ones.
+const RESUME_AT: usize = PENDING_MAX / 8;
+/// What one call gives the console at most, about what a terminal's own buffer holds: writing to a slow line
+/// costs time even where it does not block.
+const WRITE_MAX: usize = 4096;
+/// The name that init's own lines have.
+const OWN_NAME: &str = "coracle";
+
+/// The console, or nothing where the machine has none.
+pub struct Console {
+    device: Option<File>,
+    pending: VecDeque<u8>,
+    /// Lines that found no room since the last one that did.
+    dropped: u64,
+    /// Whose line was the last of those.
+    loudest: String,
+    /// How wide the column of names is.
+    width: usize,
+    /// The line under construction, kept for its allocation.
+    line: Vec<u8>,
+}
+
+impl Console {
+    /// Opens the machine's console. One that is absent or has no driver behind it is not missed.
+    pub fn open() -> Self {
+        let device =
+            OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(CONSOLE).ok();
+        Self {
+            device,
+            pending: VecDeque::with_capacity(PENDING_MAX),
+            dropped: 0,
+            loudest: String::new(),
+            width: OWN_NAME.len(),
+            line: Vec::with_capacity(8 * 1024),
+        }
+    }
+
+    /// Makes room for names of this length.
+    pub fn widen(&mut self, width: usize) {
+        self.width = self.width.max(width);
+    }
+
+    /// Says something in init's own name, at once if the console takes it.
+    pub fn say(&mut self, text: fmt::Arguments<'_>) {
+        self.queue(OWN_NAME, &text, PENDING_MAX);
+        self.flush();
+    }
+
+    /// Says something in the name of the service `who`, with the next [`flush`](Self::flush): a flood of
+    /// lines is not to be a flood of system calls. The text has no control characters: see
+    /// `supervisor::output`.
+    pub fn line(&mut self, who: &str, text: impl fmt::Display) {
+        if self.pending.len() <= RESUME_AT {
+            self.loudest.clear();
+        }
+        if who == self.loudest {
+            self.dropped += 1;
+            return;
+        }
+        self.queue(who, &text, SERVICES_MAX);
+    }
+
+    /// Adds a line if no more than `room` is waiting then.
+    fn queue(&mut self, who: &str, text: &dyn fmt::Display, room: usize) {
+        if self.device.is_none() {
+            return;
+        }
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let width = self.width;
+        // Writing to a vector cannot fail; a Display that does leaves a shorter line.
+        let complete = writeln!(line, "{who:>width$} | {text}").is_ok();
+        if !complete {
+            line.push(b'\n');
+        }
+        let notice = match self.dropped {
+            0 => String::new(),
+            lines => format!("{OWN_NAME:>width$} | the console is too slow: {lines} lines dropped\n"),
+        };
+        if self.pending.len() + notice.len() + line.len() > room {
+            self.dropped += 1;
+            self.loudest.clear();
+            self.loudest.push_str(who);
+        } else {
+            self.dropped = 0;
+            self.pending.extend(notice.as_bytes());
+            self.pending.extend(&line);
+        }
+        self.line = line;
+    }
+
+    /// Gives the console one piece, if it takes any without blocking.
+    pub fn flush(&mut self) {
+        let Some(device) = &mut self.device else { return };
+        let (front, _) = self.pending.as_slices();
+        if front.is_empty() {
+            return;
+        }
+        match device.write(front.get(..WRITE_MAX).unwrap_or(front)) {
+            Ok(written) => drop(self.pending.drain(..written)),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            // A console that was taken away (EIO after a hang-up) has no reader either.
+            Err(_) => self.pending.clear(),
+        }
+    }
+
+    /// Waits until everything is said, but no longer than `patience`.
+    pub fn drain(&mut self, patience: Duration) {
+        let deadline = clock::now() + patience;
+        while self.is_pending() && clock::now() < deadline {
+            let before = self.pending.len();
+            self.flush();
+            if self.pending.len() == before {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Whether something waits for the console to become writable.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The console's descriptor, to wait for.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.device.as_ref().map(AsFd::as_fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full_pipe() -> (File, File) {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+        let mut write = File::from(write);
+        while write.write(&[b'.'; 4096]).is_ok() {}
+        (File::from(read), write)
+    }
+
+    fn console(device: Option<File>) -> Console {
+        Console {
+            device,
+            pending: VecDeque::new(),
+            dropped: 0,
+            loudest: String::new(),
+            width: 7,
+            line: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_console_that_never_reads_costs_lines_and_not_time() {
+        let (mut read, write) = full_pipe();
+        let mut console = console(Some(write));
+        for _ in 0..2000 {
+            console.line("web", "x".repeat(100));
+        }
+        assert!(console.pending.len() <= SERVICES_MAX);
+        assert!(console.dropped > 0);
+        console.say(format_args!("init has room"));
+        assert_eq!(console.dropped, 0);
+        let mut said = read_all(&mut read);
+        console.flush();
+        console.line("web", "z");
+        console.line("db", "heard");
+        while console.is_pending() {
+            said.push_str(&read_all(&mut read));
+            console.flush();
+        }
+        said.push_str(&read_all(&mut read));
+        let end =
+            "coracle | init has room\ncoracle | the console is too slow: 1 lines dropped\n     db | heard\n";
+        assert!(said.ends_with(end), "{said}");
+        console.line("web", "y");
+        console.flush();
+        assert_eq!(read_all(&mut read), "    web | y\n");
+    }
+
+    fn read_all(read: &mut File) -> String {
+        use std::io::Read;
+        let mut buffer = vec![0; 1 << 20];
+        let length = read.read(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_machine_without_a_console_says_nothing_and_keeps_nothing() {
+        let mut console = console(None);
+        console.say(format_args!("hello"));
+        assert!(!console.is_pending());
+    }
+}

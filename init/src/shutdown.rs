@@ -1,0 +1,41 @@
+//! The last stage: nothing runs any more but init.
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::unistd::sync;
+
+use crate::fatal;
+use crate::layers;
+
+/// What the machine does when everything has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// Off.
+    Off,
+    /// On again.
+    Reboot,
+    /// Neither: the processor stops, the power stays on.
+    Halt,
+}
+
+/// Writes everything back and lets go of the layers.
+pub fn unmount() {
+    sync();
+    // Layers are read-only, so there is nothing to lose: whether they could be unmounted decides nothing.
+    // They are detached together with what is mounted on them, in one call, because each costs an RCU grace
+    // period.
+    if umount2(layers::MOUNTED, MntFlags::MNT_DETACH).is_ok() {
+        sync();
+    }
+}
+
+/// Ends the machine. Does not return.
+pub fn end(power: Power) -> ! {
+    let mode = match power {
+        Power::Off => RebootMode::RB_POWER_OFF,
+        Power::Reboot => RebootMode::RB_AUTOBOOT,
+        Power::Halt => RebootMode::RB_HALT_SYSTEM,
+    };
+    let Err(errno) = reboot(mode);
+    fatal::reboot_because(&format_args!("cannot end the machine: {}", errno.desc()))
+}

@@ -1,0 +1,410 @@
+//! The loop itself. From its first turn on, nothing may end the process or make it wait anywhere else.
+
+use std::collections::VecDeque;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use manifest::report::Report;
+use manifest::{Manifest, Name, Stop};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use super::buttons::Button;
+use super::event::{Action, Event, Index};
+use super::machine::{State, step};
+use super::output::{Line, Output, READ_SIZE};
+use super::reap;
+use super::service::Rules;
+use super::signal::{self, Delivery};
+use super::source::Source;
+use crate::clock::{self, nanoseconds};
+use crate::container::{self, Failure, Group, Launch, Progress, Stdio};
+use crate::error::{Error, Result};
+use crate::log::Console;
+use crate::net::Network;
+use crate::report;
+use crate::shutdown::{self, Power};
+
+/// What a signal to PID 1 asks for, as busybox's and sysvinit's users know it. Ctrl-Alt-Del arrives as
+/// SIGINT.
+const SIGNALS: [(Signal, Power); 5] = [
+    (Signal::SIGTERM, Power::Off),
+    (Signal::SIGUSR2, Power::Off),
+    (Signal::SIGPWR, Power::Off),
+    (Signal::SIGINT, Power::Reboot),
+    (Signal::SIGUSR1, Power::Halt),
+];
+
+/// How long the last words may take to reach a console that is slow.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How often a dead service's pipe is read at most: that is all it holds, unless somebody else writes to it.
+const LAST_READINGS: usize = 4;
+
+/// The moments that the report tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// init's first instruction.
+    pub init: Duration,
+    /// The first clone.
+    pub first_start: Option<Duration>,
+    /// When the end began.
+    pub stop: Option<Duration>,
+}
+
+/// A service and what belongs to it in the kernel.
+struct Supervised {
+    name: Name,
+    stop: Stop,
+    launch: Launch,
+    group: Group,
+    output: Output,
+    /// While a start is underway.
+    status: Option<OwnedFd>,
+}
+
+/// The supervised machine, with everything that it waits for.
+pub struct Supervisor {
+    state: State,
+    services: Vec<Supervised>,
+    epoll: Epoll,
+    signals: SignalFd,
+    buttons: Vec<Button>,
+    network: Network,
+    console: Console,
+    console_is_watched: bool,
+    /// Every container's standard input.
+    null: OwnedFd,
+    times: Times,
+    /// What one reading goes to; kept, so that reading allocates nothing.
+    buffer: Vec<u8>,
+}
+
+impl Supervisor {
+    /// Gets everything ready that can fail.
+    pub fn new(manifest: &Manifest, network: Network, mut console: Console, times: Times) -> Result<Self> {
+        let failed = |errno| Error::new("prepare", "the supervisor", errno);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let mut mask: SigSet = SIGNALS.iter().map(|&(signal, _)| signal).collect();
+        mask.add(Signal::SIGCHLD);
+        let signals =
+            SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(failed)?;
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|error| Error::io("open", "/dev/null", &error))?;
+        let buttons = Button::find();
+        let mut services = Vec::with_capacity(manifest.services.len());
+        for service in &manifest.services {
+            console.widen(service.name.as_str().len());
+            services.push(Supervised {
+                name: service.name.clone(),
+                stop: service.stop,
+                launch: Launch::prepare(&service.container)?,
+                group: Group::make(service.name.as_str())?,
+                output: Output::new().map_err(failed)?,
+                status: None,
+            });
+        }
+        let state = State::new(manifest.services.iter().map(|service| Rules {
+            kind: service.kind,
+            restart: service.restart,
+            grace: Duration::from_millis(service.stop.grace_ms),
+        }));
+        let supervisor = Self {
+            state,
+            services,
+            epoll,
+            signals,
+            buttons,
+            network,
+            console,
+            console_is_watched: false,
+            null: null.into(),
+            times,
+            buffer: vec![0; READ_SIZE],
+        };
+        supervisor.watch_all().map_err(failed)?;
+        Ok(supervisor)
+    }
+
+    fn watch_all(&self) -> nix::Result<()> {
+        let watch =
+            |fd, source: Source| self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, source.encode()));
+        watch(self.signals.as_fd(), Source::Signals)?;
+        if let Some(network) = self.network.descriptor() {
+            watch(network, Source::Network)?;
+        }
+        for (index, button) in self.buttons.iter().enumerate() {
+            watch(button.descriptor(), Source::Button(index))?;
+        }
+        for (index, service) in self.services.iter().enumerate() {
+            watch(service.output.reader(), Source::Output(index))?;
+        }
+        Ok(())
+    }
+
+    /// Supervises until the machine ends.
+    pub fn run(mut self) -> ! {
+        let mut events = [EpollEvent::empty(); 32];
+        self.apply(Event::Tick);
+        loop {
+            self.console.flush();
+            self.watch_console();
+            // Nothing but a signal could fail it, and signals are blocked: all arguments are ours.
+            let count = self.epoll.wait(&mut events, self.timeout()).unwrap_or(0);
+            for event in events.iter().take(count) {
+                if let Some(source) = Source::decode(event.data()) {
+                    self.attend(source);
+                }
+            }
+            let now = clock::now();
+            if self.state.deadline().is_some_and(|deadline| deadline <= now) {
+                self.apply(Event::Tick);
+            }
+            if self.network.deadline().is_some_and(|deadline| deadline <= now) {
+                self.network.attend(now, &mut self.console);
+            }
+        }
+    }
+
+    /// Until the next deadline, rounded up: a wake-up just before it would be one too many.
+    fn timeout(&self) -> EpollTimeout {
+        let deadlines = [self.state.deadline(), self.network.deadline()];
+        let Some(deadline) = deadlines.into_iter().flatten().min() else { return EpollTimeout::NONE };
+        let milliseconds = deadline.saturating_sub(clock::now()).as_nanos().div_ceil(1_000_000);
+        // A time-out that is too long to be one ends early, and the loop comes back here.
+        i32::try_from(milliseconds)
+            .ok()
+            .and_then(|milliseconds| EpollTimeout::try_from(milliseconds).ok())
+            .unwrap_or(EpollTimeout::MAX)
+    }
+
+    /// Waits for the console only while something waits to be said.
+    fn watch_console(&mut self) {
+        let Some(descriptor) = self.console.descriptor() else { return };
+        let pending = self.console.is_pending();
+        if pending == self.console_is_watched {
+            return;
+        }
+        let changed = if pending {
+            self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLOUT, Source::Console.encode()))
+        } else {
+            self.epoll.delete(descriptor)
+        };
+        // A console that cannot be waited for is tried again with the next line.
+        self.console_is_watched = pending && changed.is_ok();
+    }
+
+    fn attend(&mut self, source: Source) {
+        match source {
+            Source::Signals => self.read_signals(),
+            // It is flushed before each wait.
+            Source::Console => {}
+            Source::Network => self.network.attend(clock::now(), &mut self.console),
+            Source::Button(index) => self.read_button(index),
+            Source::Output(index) => {
+                self.read_output(index);
+            }
+            Source::Start(index) => self.read_status(index),
+        }
+    }
+
+    fn read_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let asked =
+                SIGNALS.iter().find(|(signal, _)| u32::try_from(*signal as i32) == Ok(info.ssi_signo));
+            if let Some(&(_, power)) = asked {
+                self.apply(Event::Stop { power });
+            }
+        }
+        while let Some(event) = reap::next() {
+            if let Event::Exited { pid, .. } = event
+                && let Some(index) = self.state.service_of(pid)
+            {
+                self.read_status(index);
+                self.read_last_words(index);
+            }
+            self.apply(event);
+        }
+    }
+
+    fn read_button(&mut self, index: Index) {
+        let Some(button) = self.buttons.get_mut(index) else { return };
+        match button.was_pressed() {
+            Ok(true) => self.apply(Event::Stop { power: Power::Off }),
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                // A device that is gone would wake the loop for ever.
+                let forgotten = self.epoll.delete(button.descriptor());
+                let removed = if forgotten.is_ok() { "removed" } else { "lost" };
+                self.console.say(format_args!("a power button was {removed}: {error}"));
+            }
+            Ok(false) | Err(_) => {}
+        }
+    }
+
+    /// Says what a service has written, one reading at a time: the others get their turn between. Returns
+    /// whether there was something.
+    fn read_output(&mut self, index: Index) -> bool {
+        let Some(service) = self.services.get_mut(index) else { return false };
+        let (console, name) = (&mut self.console, service.name.as_str());
+        service.output.read(&mut self.buffer, &mut |line: Line<'_>| console.line(name, line))
+    }
+
+    fn read_last_words(&mut self, index: Index) {
+        for _ in 0..LAST_READINGS {
+            if !self.read_output(index) {
+                break;
+            }
+        }
+        let Some(service) = self.services.get_mut(index) else { return };
+        let (console, name) = (&mut self.console, service.name.as_str());
+        service.output.finish(&mut |line: Line<'_>| console.line(name, line));
+    }
+
+    /// Reads how far a start has come, and forgets the pipe when that is decided.
+    fn read_status(&mut self, index: Index) {
+        let Some(service) = self.services.get_mut(index) else { return };
+        let Some(status) = &service.status else { return };
+        let progress = container::progress(status);
+        if progress == Progress::Underway {
+            return;
+        }
+        // Explicitly, because a child that is on its way to exec may still hold a copy of the descriptor, and
+        // would keep it in the epoll set.
+        if let Err(errno) = self.epoll.delete(status) {
+            self.console.say(format_args!("cannot forget a start of `{}`: {}", service.name, errno.desc()));
+        }
+        service.status = None;
+        match progress {
+            Progress::Failed(failure) => self.tell_failure(index, &failure),
+            // The end of the child says the rest when it was killed before exec.
+            Progress::Executed | Progress::Underway => self.apply(Event::Executed { service: index }),
+        }
+    }
+
+    fn tell_failure(&mut self, index: Index, failure: &Failure) {
+        let Some(service) = self.services.get(index) else { return };
+        let why = service.launch.explain(failure);
+        self.console.say(format_args!("cannot start `{}`: cannot {why}", service.name));
+    }
+
+    /// Lets `event` happen, and does what follows, and what follows from that.
+    fn apply(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        let mut actions = Vec::new();
+        while let Some(event) = events.pop_front() {
+            step(&mut self.state, event, clock::now(), &mut actions);
+            for action in actions.drain(..) {
+                events.extend(self.perform(action));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Start(index) => return self.start(index),
+            Action::Signal(index, pid) => self.signal(index, pid),
+            Action::Kill(index) => {
+                self.tell(index, format_args!("has not stopped in time, and is killed"));
+                self.kill(index);
+            }
+            Action::TellEnd(index, outcome) => self.tell(index, format_args!("{outcome}")),
+            Action::TellRestart(index, pause) => {
+                self.tell(index, format_args!("starts again in {:.1} s", pause.as_secs_f32()));
+            }
+            Action::TellStop(power) => {
+                self.times.stop = Some(clock::now());
+                let what = match power {
+                    Power::Off => "powers off",
+                    Power::Reboot => "reboots",
+                    Power::Halt => "halts",
+                };
+                self.console.say(format_args!("the machine {what}"));
+            }
+            Action::Ready => self.tell_ready(),
+            Action::End(power, code) => self.end(power, code),
+        }
+        None
+    }
+
+    fn tell(&mut self, index: Index, what: std::fmt::Arguments<'_>) {
+        if let Some(service) = self.services.get(index) {
+            self.console.say(format_args!("`{}` {what}", service.name));
+        }
+    }
+
+    fn start(&mut self, index: Index) -> Option<Event> {
+        let service = self.services.get_mut(index)?;
+        self.times.first_start.get_or_insert_with(clock::now);
+        let stdio = Stdio { input: self.null.as_fd(), output: service.output.writer() };
+        let started = container::start(&service.launch, &service.group, stdio).map(|started| {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Start(index).encode());
+            match self.epoll.add(&started.status, event) {
+                Ok(()) => service.status = Some(started.status),
+                // Its failure would go unsaid, but not unseen: the exit code tells as well.
+                Err(errno) => self.console.say(format_args!("cannot watch a start: {}", errno.desc())),
+            }
+            started.pid
+        });
+        match started {
+            Ok(pid) => Some(Event::Started { service: index, pid }),
+            Err(error) => {
+                self.console.say(format_args!("cannot start `{}`: {error}", service.name));
+                Some(Event::NotStarted { service: index })
+            }
+        }
+    }
+
+    fn signal(&mut self, index: Index, pid: Pid) {
+        let Some(service) = self.services.get(index) else { return };
+        match signal::send(pid, service.stop.signal) {
+            Ok(Delivery::Sent) => {}
+            Ok(Delivery::Futile) => self.kill(index),
+            // ESRCH cannot be: it is not reaped, so its pid is its own.
+            Err(errno) => {
+                self.console.say(format_args!("cannot signal `{}`: {}", service.name, errno.desc()));
+                self.kill(index);
+            }
+        }
+    }
+
+    fn kill(&mut self, index: Index) {
+        let Some(service) = self.services.get(index) else { return };
+        if let Err(error) = service.group.kill() {
+            self.console.say(format_args!("cannot kill `{}`: {error}", service.name));
+        }
+    }
+
+    fn tell_ready(&mut self) {
+        let now = clock::now();
+        let report = Report::Ready {
+            init_ns: nanoseconds(self.times.init),
+            first_start_ns: nanoseconds(self.times.first_start.unwrap_or(now)),
+            ready_ns: nanoseconds(now),
+        };
+        let took = now.saturating_sub(self.times.init).as_secs_f32();
+        self.console.say(format_args!("ready, {took:.2} s after init began"));
+        self.send(&report);
+    }
+
+    fn send(&mut self, report: &Report) {
+        if let Err(error) = report::send(report) {
+            self.console.say(format_args!("{error}"));
+        }
+    }
+
+    fn end(&mut self, power: Power, code: u8) -> ! {
+        shutdown::unmount();
+        let off = clock::now();
+        let stop = self.times.stop.unwrap_or(off);
+        self.send(&Report::Exit { code, stop_ns: nanoseconds(stop), off_ns: nanoseconds(off) });
+        let took = off.saturating_sub(stop).as_millis();
+        self.console.say(format_args!("everything has ended, {took} ms after it began to"));
+        self.console.drain(LAST_WORDS);
+        shutdown::end(power)
+    }
+}

@@ -1,0 +1,168 @@
+//! What a service writes: read in large pieces, said line by line, and never trusted.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{pipe2, read};
+
+/// What one reading takes at most. A pipe holds four times that, and the console's buffer as well.
+pub const READ_SIZE: usize = 16 * 1024;
+/// A longer line is said in pieces of this size.
+const LINE_MAX: usize = 4096;
+
+/// The pipe behind a service's standard output and error. It outlives restarts: the last words of one run are
+/// read even when the next has begun.
+pub struct Output {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    /// The beginning of a line whose end has not come yet; at most [`LINE_MAX`] bytes.
+    unfinished: Vec<u8>,
+}
+
+impl Output {
+    /// Makes the pipe. Only reading from it never blocks.
+    pub fn new() -> nix::Result<Self> {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self { reader, writer, unfinished: Vec::new() })
+    }
+
+    /// The end that the service writes to.
+    pub fn writer(&self) -> BorrowedFd<'_> {
+        self.writer.as_fd()
+    }
+
+    /// The end to wait for.
+    pub fn reader(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    /// Reads once, and passes on every line that is complete. Returns whether there was anything.
+    pub fn read(&mut self, buffer: &mut [u8], say: &mut dyn FnMut(Line<'_>)) -> bool {
+        loop {
+            return match read(&self.reader, buffer) {
+                Ok(length) => {
+                    split(&mut self.unfinished, buffer.get(..length).unwrap_or_default(), say);
+                    length > 0
+                }
+                Err(Errno::EINTR) => continue,
+                Err(_) => false,
+            };
+        }
+    }
+
+    /// Says the line that the service will not finish any more.
+    pub fn finish(&mut self, say: &mut dyn FnMut(Line<'_>)) {
+        if !self.unfinished.is_empty() {
+            say(Line(&self.unfinished));
+            self.unfinished.clear();
+        }
+    }
+}
+
+/// Cuts `bytes` into lines, the first of which continues `unfinished`.
+fn split(unfinished: &mut Vec<u8>, bytes: &[u8], say: &mut dyn FnMut(Line<'_>)) {
+    for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let (text, complete) = match piece.strip_suffix(b"\n") {
+            Some(text) => (text, true),
+            None => (piece, false),
+        };
+        let mut rest = text;
+        while unfinished.len() + rest.len() > LINE_MAX {
+            let (head, tail) = rest.split_at(LINE_MAX - unfinished.len());
+            unfinished.extend_from_slice(head);
+            say(Line(unfinished));
+            unfinished.clear();
+            rest = tail;
+        }
+        if complete && unfinished.is_empty() {
+            say(Line(rest));
+            continue;
+        }
+        unfinished.extend_from_slice(rest);
+        if complete {
+            say(Line(unfinished));
+            unfinished.clear();
+        }
+    }
+}
+
+/// One line of a service, shown so that it can do nothing to a terminal: control characters and bytes that
+/// are no UTF-8 appear as escapes. A carriage return at the end is left out.
+pub struct Line<'a>(&'a [u8]);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.strip_suffix(b"\r").unwrap_or(self.0);
+        for chunk in text.utf8_chunks() {
+            let mut plain = chunk.valid();
+            while let Some(at) = plain.find(|c: char| c.is_control() && c != '\t') {
+                let (before, from) = plain.split_at(at);
+                f.write_str(before)?;
+                let mut characters = from.chars();
+                if let Some(control) = characters.next() {
+                    write!(f, "\\x{:02x}", u32::from(control))?;
+                }
+                plain = characters.as_str();
+            }
+            f.write_str(plain)?;
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(pieces: &[&[u8]]) -> Vec<String> {
+        let (mut unfinished, mut said) = (vec![], vec![]);
+        for piece in pieces {
+            split(&mut unfinished, piece, &mut |line| said.push(line.to_string()));
+        }
+        if !unfinished.is_empty() {
+            said.push(Line(&unfinished).to_string());
+        }
+        said
+    }
+
+    #[test]
+    fn a_line_arrives_whole_however_it_was_written() {
+        assert_eq!(lines(&[b"one\ntw", b"o\n\nthree"]), ["one", "two", "", "three"]);
+        assert_eq!(lines(&[b"dos\r\n"]), ["dos"]);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_said_in_pieces() {
+        let said = lines(&[&[b'x'; 3 * LINE_MAX], b"\nnext\n"]);
+        assert_eq!(said.iter().map(String::len).collect::<Vec<_>>(), [LINE_MAX, LINE_MAX, LINE_MAX, 4]);
+    }
+
+    #[test]
+    fn nothing_that_moves_a_cursor_reaches_the_terminal() {
+        assert_eq!(lines(&[b"\x1b[2J\x07a\tb\x7f\xff\xc2\x9b31m"]), ["\\x1b[2J\\x07a\tb\\x7f\\xff\\x9b31m"]);
+        assert_eq!(lines(&["größer".as_bytes()]), ["größer"]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_is_said_once_and_no_line_is_too_long(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..6),
+        ) {
+            let (mut unfinished, mut said) = (vec![], 0);
+            for piece in &pieces {
+                split(&mut unfinished, piece, &mut |line| {
+                    assert!(line.0.len() <= LINE_MAX);
+                    said += line.0.len();
+                });
+            }
+            let newlines = pieces.iter().flatten().filter(|&&byte| byte == b'\n').count();
+            prop_assert_eq!(said + unfinished.len() + newlines, pieces.concat().len());
+            prop_assert!(unfinished.len() <= LINE_MAX);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the loop waits for, as the number that epoll hands back.
+
+use super::event::Index;
+
+/// One descriptor's meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Signals to PID 1.
+    Signals,
+    /// The console has room again.
+    Console,
+    /// The network's descriptors.
+    Network,
+    /// This power button.
+    Button(Index),
+    /// What this service writes.
+    Output(Index),
+    /// How far this service's start has come.
+    Start(Index),
+}
+
+impl Source {
+    /// The kind in the upper half, the index in the lower.
+    pub fn encode(self) -> u64 {
+        let (kind, index): (u64, Index) = match self {
+            Self::Signals => (0, 0),
+            Self::Console => (1, 0),
+            Self::Network => (2, 0),
+            Self::Button(index) => (3, index),
+            Self::Output(index) => (4, index),
+            Self::Start(index) => (5, index),
+        };
+        kind << 32 | u64::try_from(index).unwrap_or_default() & u64::from(u32::MAX)
+    }
+
+    /// What [`encode`](Self::encode) made. Nothing else is ever registered.
+    pub fn decode(number: u64) -> Option<Self> {
+        let index = Index::try_from(number & u64::from(u32::MAX)).ok()?;
+        Some(match number >> 32 {
+            0 => Self::Signals,
+            1 => Self::Console,
+            2 => Self::Network,
+            3 => Self::Button(index),
+            4 => Self::Output(index),
+            5 => Self::Start(index),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_survives_epoll() {
+        for source in [
+            Source::Signals,
+            Source::Console,
+            Source::Network,
+            Source::Button(1),
+            Source::Output(0),
+            Source::Start(70_000),
+        ] {
+            assert_eq!(Source::decode(source.encode()), Some(source));
+        }
+        assert_eq!(Source::decode(u64::MAX), None);
+    }
+}

@@ -1,0 +1,177 @@
+//! The system calls that neither nix nor rustix offers in safe code, and all of init's `unsafe`.
+
+#![expect(unsafe_code, reason = "the one file that talks to the kernel without a crate in between")]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_uint};
+use std::fs::File;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::Pid;
+
+/// Makes `boot` the program's entry point, in place of `fn main`.
+///
+/// Rust's own start-up code opens `/dev/null` for each standard descriptor that is closed, and aborts when it
+/// cannot. The kernel starts PID 1 without any when the machine has no console, and `/dev` is empty then.
+#[macro_export]
+macro_rules! entry {
+    ($boot:path) => {
+        const _: () = {
+            // SAFETY: this is the only symbol called `main` in a program with `#![no_main]`, and it has the
+            // type that the C library calls; C's calling convention lets it ignore the arguments.
+            #[unsafe(no_mangle)]
+            extern "C" fn main() -> core::ffi::c_int {
+                $boot()
+            }
+        };
+    };
+}
+
+/// Runs `child` in a copy of this process, in the new namespaces `namespaces` and in the cgroup `cgroup`
+/// (else in this process's own), and ends it with the code that `child` returns.
+///
+/// The copy is complete (no memory is shared), but has one thread only: were there others in this process, a
+/// lock that one of them holds stays held in the copy. init has one thread.
+pub fn clone_into(
+    cgroup: Option<BorrowedFd<'_>>,
+    namespaces: c_int,
+    child: impl FnOnce() -> c_int,
+) -> nix::Result<Pid> {
+    /// `CLONE_INTO_CGROUP` of `linux/sched.h`: libc's constant has lost its upper half.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    /// `struct clone_args` up to and with `cgroup` (Linux 5.7).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Arguments {
+        flags: u64,
+        pidfd: u64,
+        child_tid: u64,
+        parent_tid: u64,
+        exit_signal: u64,
+        stack: u64,
+        stack_size: u64,
+        tls: u64,
+        set_tid: u64,
+        set_tid_size: u64,
+        cgroup: u64,
+    }
+    let arguments = Arguments {
+        flags: u64::from(namespaces.cast_unsigned()) | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        cgroup: cgroup.map_or(0, |folder| u64::from(folder.as_raw_fd().cast_unsigned())),
+        ..Arguments::default()
+    };
+    // SAFETY: the first argument points to a structure that lives through the call and whose size is the
+    // second. No flag shares memory (CLONE_VM), so the child runs on a copy of this stack, as after fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<Arguments>()) };
+    match Errno::result(pid)? {
+        0 => {
+            let code = child();
+            // SAFETY: _exit has no requirements. It is called so that the copy never runs what its parent was
+            // about to do: no destructor, no exit handler, no return into the caller.
+            unsafe { libc::_exit(code) }
+        }
+        pid => Ok(Pid::from_raw(i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?)),
+    }
+}
+
+/// Strings as `execve` takes them: made in advance, so that nothing is allocated between clone and exec.
+pub struct Strings {
+    /// Null-terminated; each pointer leads into `_owned`, whose buffers never move.
+    pointers: Vec<*const c_char>,
+    _owned: Vec<CString>,
+}
+
+impl Strings {
+    /// Takes the strings, in their order.
+    pub fn new(owned: Vec<CString>) -> Self {
+        let pointers = owned.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { pointers, _owned: owned }
+    }
+}
+
+/// Replaces the process's program; returns only the reason why it could not.
+pub fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: `path` is a C string. Both arrays end with a null pointer and hold pointers to C strings that
+    // their `Strings` own, which outlive the call because they are borrowed for it.
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// Marks every descriptor from `first` on as closed by exec (Linux 5.11).
+pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
+    // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed, so none that safe code owns becomes invalid.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Sets attributes (`MOUNT_ATTR_*`) of the mount that `mount` is the root of.
+pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
+    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path is an empty C string, and the fourth argument points to a structure that lives through
+    // the call and whose size is the fifth.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const change,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Sends signal `number`, which may be a real-time signal (nix knows none), to a child that is not yet
+/// reaped.
+pub fn send_signal(pid: Pid, number: c_int) -> nix::Result<()> {
+    // SAFETY: kill has no requirements on its arguments; it touches no memory of this process.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
+/// The number of a loop device that is free now, made when there is none (`LOOP_CTL_GET_FREE`).
+pub fn free_loop_device(control: &File) -> nix::Result<c_int> {
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+    // SAFETY: this request of /dev/loop-control takes no argument; any other file refuses it with ENOTTY.
+    Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })
+}
+
+/// Makes loop device `device` show `file`: read-only, with blocks of `block_size`, and let go of when its
+/// last user closes or unmounts it (`LOOP_CONFIGURE`, Linux 5.8). EBUSY: another has taken the device
+/// meanwhile.
+pub fn configure_loop_device(device: &File, file: &File, block_size: u32) -> nix::Result<()> {
+    const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+    const LO_FLAGS_READ_ONLY: u32 = 1;
+    const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    /// `struct loop_config`, with the fields of its `struct loop_info64` that stay zero as padding.
+    #[repr(C)]
+    struct Configuration {
+        fd: u32,
+        block_size: u32,
+        info_before_flags: [u64; 5],
+        info_numbers: [u32; 3],
+        info_flags: u32,
+        info_after_flags: [u64; 22],
+        reserved: [u64; 8],
+    }
+    // The sizes and the place of lo_flags that linux/loop.h gives them.
+    const { assert!(size_of::<Configuration>() == 304) };
+    const { assert!(std::mem::offset_of!(Configuration, info_flags) == 8 + 52) };
+    let configuration = Configuration {
+        fd: file.as_fd().as_raw_fd().cast_unsigned(),
+        block_size,
+        info_before_flags: [0; 5],
+        info_numbers: [0; 3],
+        info_flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+        info_after_flags: [0; 22],
+        reserved: [0; 8],
+    };
+    // SAFETY: the request reads a `struct loop_config` from the third argument, which has that size and
+    // layout and lives through the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const configuration) };
+    Errno::result(result).map(drop)
+}
