@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 const USAGE: &str = "\
 usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGINT or SIGQUIT unless told otherwise
+       probe identity FILE                  write what the probe is to a file, as JSON, then end
        probe exit CODE                      end at once
        probe print TEXT [CODE]              print a line, then end
        probe sleep MILLISECONDS             end later
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ["agent", "--ignore-stop"] => agent::serve(probe::PORT, false, first_ns, born_with),
         ["agent", "--ignore-stop", port] => agent::serve(port, false, first_ns, born_with),
         ["agent", port] => agent::serve(port, true, first_ns, born_with),
+        ["identity", file] => identity(file, first_ns, born_with),
         ["exit", code] => exit_code(code),
         ["print", text] => {
             println!("{text}");
@@ -51,6 +53,15 @@ fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+}
+
+/// For a probe that may not open a port, having another user than root.
+fn identity(file: &str, first_ns: u64, born_with: Vec<u32>) -> Result<ExitCode, String> {
+    let write = || -> std::io::Result<()> {
+        let identity = facts::identity(first_ns, born_with)?;
+        std::fs::write(file, serde_json::to_vec(&identity)?)
+    };
+    write().map(|()| ExitCode::SUCCESS).map_err(|error| format!("cannot write `{file}`: {error}"))
 }
 
 fn exit_code(text: &str) -> Result<ExitCode, String> {
