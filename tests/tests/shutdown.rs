@@ -1,7 +1,5 @@
 //! How machines end.
 
-#![expect(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
-
 use std::time::Duration;
 
 use probe::Event;
