@@ -3,9 +3,15 @@
 set -eu
 root=$1
 copy=$1.$tag
-trap 'umount --lazy --recursive "$copy/dev" "$copy/sys" "$copy/proc" || true; rm -rf --one-file-system "$copy" "$copy.stamp"' EXIT
-cp --archive --one-file-system "$root" "$copy"
-for folder in proc sys dev; do mount --rbind "$root/$folder" "$copy/$folder"; done
+trap 'umount --lazy "$copy/dev" "$copy/sys" "$copy/proc" || true; rm -rf --one-file-system "$copy" "$copy.stamp"' EXIT
+mkdir --mode=755 "$copy"
+for entry in "$root"/*; do
+    case ${entry##*/} in
+    # Not copied: an ordinary user's namespace has the machine's device nodes there, and cannot make any.
+    dev | proc | sys) mkdir "$copy/${entry##*/}" && mount --rbind "$entry" "$copy/${entry##*/}" ;;
+    *) cp --archive --one-file-system "$entry" "$copy" ;;
+    esac
+done
 printf '#!/bin/sh\nexit 101\n' >"$copy/usr/sbin/policy-rc.d"
 chmod 755 "$copy/usr/sbin/policy-rc.d"
 

@@ -43,13 +43,13 @@ fn make(workspace: &Workspace, suite: &str, folder: &Path) -> Result<()> {
     make_folder(&layers)?;
     bootstrap(workspace, suite, &layers)?;
     let layout = folder.join("demo");
-    umoci(&["init", "--layout"], &layout, &[])?;
+    run_quietly(Command::new("umoci").args(["init", "--layout"]).arg(&layout))?;
     add_image(&layout, "base", None, &layers, &[("--config.cmd", "bash")])?;
     for Recipe { tag, config, .. } in SERVERS {
         add_image(&layout, tag, Some("base"), &layers, config)?;
     }
     add_image(&layout, BUSYBOX, None, &layers, &[("--config.cmd", "sh")])?;
-    umoci(&["gc", "--layout"], &layout, &[])?;
+    run_quietly(Command::new("umoci").args(["gc", "--layout"]).arg(&layout))?;
     fs::remove_dir_all(&layers).map_err(because(format!("cannot remove `{}`", layers.display())))?;
     let source = format!("oci:{}:{BUSYBOX}", layout.display());
     for (transport, file, suffix) in [
@@ -139,18 +139,10 @@ fn add_image(
     run_quietly(&mut command).map(drop)
 }
 
-fn umoci(arguments: &[&str], layout: &Path, rest: &[&str]) -> Result<()> {
-    run_quietly(Command::new("umoci").args(arguments).arg(layout).args(rest)).map(drop)
-}
-
 /// FNV-1a over all that decides what the images contain; it names a folder and protects nothing.
 fn recipe_hash(suite: &str) -> String {
-    let mut text =
-        format!("{suite} {EPOCH} {PATH} {} {LAYER_SCRIPT} {BUSYBOX_SCRIPT}", EXCLUDED_PATHS.join(" "));
-    for Recipe { tag, packages, setup, config } in SERVERS {
-        text += &format!("{tag} {packages} {setup} {config:?}");
-    }
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    let decisive = [suite, include_str!("mod.rs"), include_str!("recipe.rs"), LAYER_SCRIPT];
+    let hash = decisive.concat().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     format!("{hash:016x}")
