@@ -78,14 +78,14 @@ pub const SERVERS: &[Recipe] = &[
         setup: "for folder in /etc/postgresql/*/main; do
                     echo 'host all all all trust' >>$folder/pg_hba.conf
                     echo \"listen_addresses = '*'\" >>$folder/postgresql.conf
-                    ln -s $folder/postgresql.conf /etc/postgresql/postgresql.conf
+                    ln -s $folder /etc/postgresql/main
                 done
                 ln -s /usr/lib/postgresql/*/bin/postgres /usr/local/bin/postgres
                 install -d -o postgres -g postgres -m 2775 /run/postgresql",
         config: &[
             ("--config.entrypoint", "postgres"),
             ("--config.cmd", "-c"),
-            ("--config.cmd", "config_file=/etc/postgresql/postgresql.conf"),
+            ("--config.cmd", "config_file=/etc/postgresql/main/postgresql.conf"),
             ("--config.exposedports", "5432/tcp"),
             ("--config.stopsignal", "SIGINT"),
             ("--config.user", "postgres"),
