@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::{folder, made};
+use crate::{folder, made, replace};
 
 /// One layer, written entry by entry.
 pub struct Layer(Builder<Vec<u8>>);
@@ -112,7 +112,7 @@ pub fn layout(name: &str, images: Vec<Image>) -> String {
     let folder = folder(name);
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
-    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    replace(&folder.join("oci-layout"), 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
     let manifests: Vec<Value> = images
         .into_iter()
         .map(|image| {
@@ -123,7 +123,7 @@ pub fn layout(name: &str, images: Vec<Image>) -> String {
         })
         .collect();
     let index = json!({ "schemaVersion": 2, "manifests": manifests });
-    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    replace(&folder.join("index.json"), 0o644, index.to_string().as_bytes());
     format!("oci:{}", folder.display())
 }
 
@@ -152,6 +152,6 @@ fn write_image(blobs: &Path, image: Image) -> Value {
 /// Writes a blob and returns its descriptor.
 fn write_blob(blobs: &Path, media_type: &str, bytes: &[u8]) -> Value {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::write(blobs.join(&hex), bytes).unwrap();
+    replace(&blobs.join(&hex), 0o644, bytes);
     json!({ "mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len() })
 }

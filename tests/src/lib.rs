@@ -17,6 +17,8 @@ mod line;
 mod slot;
 mod vm;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -67,6 +69,18 @@ pub fn folder(name: &str) -> PathBuf {
     std::fs::create_dir_all(&folder)
         .unwrap_or_else(|error| panic!("cannot make `{}`: {error}", folder.display()));
     folder
+}
+
+/// Writes a file that another test may be reading at this moment: it is the old one or the new one, never half.
+fn replace(path: &Path, mode: u32, bytes: &[u8]) {
+    if std::fs::read(path).is_ok_and(|now| now == bytes) {
+        return;
+    }
+    let unique = format!("draft-{}-{:?}", std::process::id(), std::thread::current().id());
+    let draft = target().join("tmp").join(unique);
+    std::fs::write(&draft, bytes).unwrap();
+    std::fs::set_permissions(&draft, Permissions::from_mode(mode)).unwrap();
+    std::fs::rename(&draft, path).unwrap();
 }
 
 /// Waits until something is true.

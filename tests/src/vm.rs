@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::line::Line;
 use crate::slot::Slot;
-use crate::{coracle, folder, made, root};
+use crate::{coracle, folder, made, replace, root};
 
 /// The longest that a machine runs; `coracle run` ends it then.
 const MACHINE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -215,14 +215,7 @@ fn port_arguments(name: &str) -> [String; 4] {
 /// The folder with nothing but the probe, as an image.
 fn probe_image() -> String {
     let folder = folder("probe-image");
-    let probe = folder.join("probe");
-    let built = made("dist-test/probe", "dist");
-    // Another test may be reading it: replaced as a whole, and only when it differs.
-    if fs::read(&probe).ok() != fs::read(&built).ok() {
-        let draft = folder.with_extension(format!("{}-{:?}", std::process::id(), thread::current().id()));
-        fs::copy(&built, &draft).unwrap();
-        fs::rename(&draft, &probe).unwrap();
-    }
+    replace(&folder.join("probe"), 0o755, &fs::read(made("dist-test/probe", "dist")).unwrap());
     format!("dir:{}", folder.display())
 }
 

@@ -60,7 +60,8 @@ fn machine(kernel: Kernel) -> Machine {
             "a",
             "command = [\"agent\"]\nenvironment = { REPLACED = \"config\", ADDED = 2 }\nhostname = \"first\"\n\
              tmpfs = [\"/scratch:size=1MiB,mode=0700\"]\n\
-             volumes = [\"/proc:/machine/proc\", \"/srv:/machine/srv\", \"/srv:/machine/fixed:ro\"]\n",
+             volumes = [\"/proc:/machine/proc\", \"/srv:/machine/srv\", \"/srv:/machine/fixed:ro\", \
+             \"/coracle/layers:/machine/layers:ro\"]\n",
         )
         .probe_in(&image, "b", "command = [\"agent\"]\nread-only = true\nworking-dir = \"/home/user\"")
         .boot()
@@ -216,11 +217,13 @@ fn devices_are_the_usual_ones(a: &Line) {
     assert!(!a.exists("/dev/kmsg") && !a.exists("/dev/mem"));
 }
 
-/// Every mounted EROFS has one folder there. Four containers use the image's two layers, and each may have one
-/// of the builder's own: mounted by each for itself, there would be more.
+/// Every mounted EROFS has one folder in sysfs. The store has the image's two layers, which four containers use,
+/// and those that the builder adds.
 fn a_shared_layer_is_mounted_once(a: &Line) {
+    let stored = a.list("/machine/layers").len();
     let mounted = a.list("/sys/fs/erofs").into_iter().filter(|name| name != "features").count();
-    assert!((2..=2 + 4).contains(&mounted), "{mounted} mounted layers: {:?}", a.list("/sys/fs/erofs"));
+    assert!((2..=2 + 4).contains(&stored), "{stored} stored layers");
+    assert_eq!(mounted, stored, "mounted and stored layers");
 }
 
 fn the_name_servers_are_those_of_the_lease(a: &Line) {

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::process::{Result, run, seconds, step};
+use crate::process::{Result, heading, run, seconds, step};
 use crate::workspace::Workspace;
 use crate::{dist, images, setup, tidy};
 
@@ -40,7 +40,8 @@ pub fn test(workspace: &Workspace) -> Result<()> {
         };
         summary += &format!("   {name:14}{verdict:8}{:>10}\n", seconds(begun.elapsed()));
     }
-    eprintln!("\n\x1b[1m=>\x1b[0m summary\n{summary}");
+    heading("summary");
+    eprintln!("{summary}");
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::SIGINT;
 
-use crate::process::{Result, because, run, seconds, step};
+use crate::process::{Result, because, heading, run, seconds, step};
 use crate::workspace::Workspace;
 use crate::{dist, images, setup};
 
@@ -88,7 +88,7 @@ pub fn demo(workspace: &Workspace, once: bool) -> Result<()> {
     if once {
         return step("power-off", || machine.power_off());
     }
-    eprintln!("\x1b[1m=>\x1b[0m the machine runs; try");
+    heading("the machine runs; try");
     for (door, address) in &doors {
         eprintln!("     {}", (door.by_hand)(*address));
     }
@@ -109,7 +109,7 @@ fn wait_for_answer(door: &Door, address: SocketAddr, begun: Instant, machine: &m
         let problem = match answer(door, address) {
             Ok(line) if line.starts_with(door.answer) => {
                 let after = seconds(begun.elapsed());
-                eprintln!("\x1b[1m=>\x1b[0m `{}` answers on {address} after {after}: {line}", door.service);
+                heading(&format!("`{}` answers on {address} after {after}: {line}", door.service));
                 return Ok(());
             }
             Ok(line) => format!("it said {line:?}, not {:?}", door.answer),

@@ -1,6 +1,7 @@
 //! Running other programs, with errors that say which one failed and how.
 
 use std::fmt::Display;
+use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,11 +33,17 @@ pub fn run_quietly(command: &mut Command) -> Result<String> {
 
 /// Announces a step, performs it, and says how long it took.
 pub fn step<T>(name: &str, perform: impl FnOnce() -> Result<T>) -> Result<T> {
-    eprintln!("\x1b[1m=>\x1b[0m {name}");
+    heading(name);
     let begun = Instant::now();
     let done = perform()?;
     eprintln!("   {name}: done in {}", seconds(begun.elapsed()));
     Ok(done)
+}
+
+/// Prints a line that stands out, between the output of other programs.
+pub fn heading(text: &str) {
+    let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    eprintln!("{bold}=> {text}{plain}");
 }
 
 /// A duration as people read it.
