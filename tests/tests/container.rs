@@ -74,7 +74,10 @@ fn on_the_machines_own_kernel() {
 
 #[test]
 fn on_the_second_kernel() {
-    check_all(machine(Kernel::Second));
+    let machine = machine(Kernel::Second);
+    let release = machine.probe("a").read("/proc/sys/kernel/osrelease");
+    assert!(release.starts_with("6.12."), "the second kernel is {release}");
+    check_all(machine);
 }
 
 fn check_all(machine: Machine) {
