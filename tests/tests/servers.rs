@@ -12,7 +12,9 @@ use tests::{Config, demo_image};
 fn four_servers_answer_from_the_host() {
     let service =
         |name: &str, keys: &str| format!("[service.{name}]\nimage = \"{}\"\n{keys}\n", demo_image(name));
-    let script = "require('http').createServer((_, answer) => answer.end('hello from node')).listen(3000)";
+    // Node has no handler for SIGTERM of its own, without which a container's first process never sees it.
+    let script = "process.on('SIGTERM', () => process.exit()); \
+                  require('http').createServer((_, answer) => answer.end('hello from node')).listen(3000)";
     let machine = Config::new("servers")
         .with(&service("nginx", ""))
         .with(&service("redis", ""))
@@ -30,6 +32,8 @@ fn four_servers_answer_from_the_host() {
     assert_answers(machine.port(5432), &postgresql_query("postgres", "SELECT 6 * 7 AS answer"), "SELECT 1\0");
     let ended = machine.power_off();
     assert_eq!(ended.code, 0, "{}", ended.output);
+    let took = ended.stop.unwrap();
+    assert!(took < Duration::from_secs(8), "a grace period of 10 s ran out: {took:?}\n{}", ended.output);
 }
 
 #[test]
