@@ -1,3 +1,97 @@
-//! Tasks for people who work on Coracle.
+//! Tasks for people who work on Coracle: `cargo xtask TASK`. Never part of the product.
 
-fn main() {}
+mod check;
+mod demo;
+mod dist;
+mod images;
+mod process;
+mod setup;
+mod sources;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use process::Result;
+use workspace::Workspace;
+
+/// One task: its name, its arguments as shown, what it is for, and the function that does it.
+struct Task {
+    name: &'static str,
+    options: &'static [&'static str],
+    purpose: &'static str,
+    perform: fn(&Workspace, &[String]) -> Result<()>,
+}
+
+const TASKS: &[Task] = &[
+    Task {
+        name: "demo",
+        options: &["--once"],
+        purpose: "boot configs/demo.toml and wait until its services answer; --once powers it off again",
+        perform: |workspace, options| demo::demo(workspace, !options.is_empty()),
+    },
+    Task {
+        name: "test",
+        options: &[],
+        purpose: "every check and every test, boots included",
+        perform: |workspace, _| check::test(workspace),
+    },
+    Task {
+        name: "ci",
+        options: &[],
+        purpose: "the same as test: what continuous integration runs",
+        perform: |workspace, _| check::test(workspace),
+    },
+    Task {
+        name: "tidy",
+        options: &[],
+        purpose: "the rules that no compiler checks: sizes, module docs, where unsafe may stand",
+        perform: |workspace, _| tidy::tidy(workspace),
+    },
+    Task {
+        name: "setup",
+        options: &[],
+        purpose: "install the Debian packages that the other tasks need",
+        perform: |workspace, _| setup::setup(workspace),
+    },
+    Task {
+        name: "images",
+        options: &[],
+        purpose: "make the demo and test images below target/images",
+        perform: |workspace, _| images::images(workspace),
+    },
+    Task {
+        name: "dist",
+        options: &[],
+        purpose: "build target/dist/coracle and target/dist/init",
+        perform: |workspace, _| dist::dist(workspace),
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, options)) = arguments.split_first() else {
+        return usage("a task is missing");
+    };
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        return usage(&format!("no task is called `{name}`"));
+    };
+    if let Some(unknown) = options.iter().find(|option| !task.options.contains(&option.as_str())) {
+        return usage(&format!("`{name}` has no option `{unknown}`"));
+    }
+    match Workspace::find().and_then(|workspace| (task.perform)(&workspace, options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("error: {problem}\n\nusage: cargo xtask TASK\n");
+    for Task { name, options, purpose, .. } in TASKS {
+        eprintln!("  {:14} {purpose}", format!("{name} {}", options.join(" ")));
+    }
+    ExitCode::from(2)
+}

@@ -1,3 +1,89 @@
-//! The probe.
+//! The guest probe: runs as a service of a machine under test and answers the test's questions from the inside.
 
-fn main() {}
+mod agent;
+mod facts;
+
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+const USAGE: &str = "\
+usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGINT or SIGQUIT unless told otherwise
+       probe identity FILE                  write what the probe is to a file, as JSON, then end
+       probe exit CODE                      end at once
+       probe print TEXT [CODE]              print a line, then end
+       probe sleep MILLISECONDS             end later
+       probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id";
+
+fn main() -> ExitCode {
+    // First of all: this instant is what start-up times are measured to.
+    let first_ns = monotonic_ns();
+    let born_with = facts::descriptors();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match *words.as_slice() {
+        ["agent"] => agent::serve(probe::PORT, true, first_ns, born_with),
+        ["agent", "--ignore-stop"] => agent::serve(probe::PORT, false, first_ns, born_with),
+        ["agent", "--ignore-stop", port] => agent::serve(port, false, first_ns, born_with),
+        ["agent", port] => agent::serve(port, true, first_ns, born_with),
+        ["identity", file] => identity(file, first_ns, born_with),
+        ["exit", code] => exit_code(code),
+        ["print", text] => {
+            println!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        ["print", text, code] => {
+            println!("{text}");
+            exit_code(code)
+        }
+        ["sleep", milliseconds] => sleep(milliseconds),
+        ["orphan", milliseconds] => orphan(milliseconds),
+        _ => Err(USAGE.to_owned()),
+    };
+    outcome.unwrap_or_else(|problem| {
+        eprintln!("probe: {problem}");
+        ExitCode::from(2)
+    })
+}
+
+/// The monotonic clock, which is the machine's and not the container's.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+}
+
+/// For a probe that may not open a port, having another user than root.
+fn identity(file: &str, first_ns: u64, born_with: Vec<u32>) -> Result<ExitCode, String> {
+    let write = || -> std::io::Result<()> {
+        let identity = facts::identity(first_ns, born_with)?;
+        std::fs::write(file, serde_json::to_vec(&identity)?)
+    };
+    write().map(|()| ExitCode::SUCCESS).map_err(|error| format!("cannot write `{file}`: {error}"))
+}
+
+fn exit_code(text: &str) -> Result<ExitCode, String> {
+    text.parse::<u8>().map(ExitCode::from).map_err(|error| format!("`{text}` is no exit code: {error}"))
+}
+
+fn sleep(milliseconds: &str) -> Result<ExitCode, String> {
+    let duration = milliseconds
+        .parse()
+        .map_err(|error| format!("`{milliseconds}` is no number of milliseconds: {error}"))?;
+    thread::sleep(Duration::from_millis(duration));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a sleeper and ends before it does, so that it becomes somebody else's child.
+fn orphan(milliseconds: &str) -> Result<ExitCode, String> {
+    let sleeper = Command::new("/proc/self/exe")
+        .args(["sleep", milliseconds])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("cannot start a sleeper: {error}"))?;
+    println!("{}", sleeper.id());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,30 @@
+//! Where images come from.
+
+use tests::{Config, demo_image, made};
+
+#[test]
+fn layouts_archives_and_folders_are_the_same_to_a_machine() {
+    let archive = |transport: &str, file: &str| format!("{transport}:{}", made(file, "images").display());
+    let images = [
+        ("layout", demo_image("busybox")),
+        ("docker", archive("docker-archive", "images/busybox.docker.tar")),
+        ("oci", archive("oci-archive", "images/busybox.oci.tar")),
+    ];
+    let mut config = Config::new("images");
+    for (name, image) in images {
+        config = config.with(&format!(
+            "[oneshot.{name}]\nimage = \"{image}\"\ncommand = [\"sh\", \"-c\", \"id user >/log/{name}\"]\n\
+             volumes = [\"/srv/log:/log\"]\n"
+        ));
+    }
+    // The probe's own image is a folder.
+    let volumes = "volumes = [\"/srv/log:/log\", \"/coracle/layers:/layers:ro\"]";
+    let machine = config.probe("witness", volumes).boot();
+    let witness = machine.probe("witness");
+    for name in ["layout", "docker", "oci"] {
+        let id = witness.read(&format!("/log/{name}"));
+        assert_eq!(id, "uid=1000(user) gid=1000(user) groups=1000(user),29(audio),44(video)\n", "{name}");
+    }
+    let stored = witness.list("/layers").len();
+    assert!(stored <= 2 + 4, "busybox is one layer wherever it comes from, and {stored} are stored");
+}

@@ -1,0 +1,50 @@
+//! The product's two programs, and the tests' probe.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::process::{Result, because, run};
+use crate::workspace::{Workspace, make_folder};
+
+/// Static programs need an explicit target: without one, the flag would reach build scripts and proc-macros,
+/// which cannot be static.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds `target/dist/{coracle,init}` and `target/dist-test/probe`, and prints their sizes.
+pub fn dist(workspace: &Workspace) -> Result<()> {
+    cargo(workspace, &["build", "--release", "--package", "builder"], false)?;
+    cargo(workspace, &["build", "--profile", "init", "--package", "init", "--package", "probe"], true)?;
+    let built = cargo_target(workspace);
+    let programs = built.join(TARGET).join("init");
+    place(&built.join("release/coracle"), &workspace.target("dist/coracle"))?;
+    place(&programs.join("init"), &workspace.target("dist/init"))?;
+    place(&programs.join("probe"), &workspace.target("dist-test/probe"))
+}
+
+fn cargo(workspace: &Workspace, arguments: &[&str], is_static: bool) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(&workspace.root).arg(arguments[0]).arg("--quiet").args(&arguments[1..]);
+    if is_static {
+        command.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    }
+    run(&mut command)
+}
+
+/// Where cargo puts its output, which need not be `target/`.
+fn cargo_target(workspace: &Workspace) -> std::path::PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.target(""), Into::into)
+}
+
+/// Copies a program to its place by a rename, since the old one may be running.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        make_folder(folder)?;
+    }
+    let draft = to.with_extension("draft");
+    let size = fs::copy(from, &draft).map_err(because(format!("cannot copy `{}`", from.display())))?;
+    fs::rename(&draft, to).map_err(because(format!("cannot rename `{}`", draft.display())))?;
+    let name = to.file_name().unwrap_or(to.as_os_str()).to_string_lossy();
+    eprintln!("   {name:12} {:>9} bytes", size);
+    Ok(())
+}
