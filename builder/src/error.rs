@@ -13,7 +13,7 @@ pub struct Error {
 }
 
 /// A result of a stage.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// A failure that is described by `sentence`: verb, object in backticks, cause; no capital, no full stop.

@@ -5,6 +5,8 @@
 //! layers/FORMAT/HEX.erofs   verified by whoever writes one; complete, because they appear by rename
 //! kernels/NAME              likewise
 //! resolved/HEX              a digest that took long to find; verified like any other when it is used
+//! machines/NAME/            what `coracle run CONFIG` built
+//! accelerator               which of QEMU's accelerators works on this host
 //! ```
 //!
 //! Nothing here is precious: every file can be made again. Files appear under their names complete and all at
@@ -16,14 +18,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::error::{Context, Error, Result};
 use crate::oci::descriptor::Digest;
-
-/// Bytes moved at once. Large enough that system calls do not show beside hashing.
-const CHUNK: usize = 256 << 10;
 
 /// The variable that names another folder for the store.
 const VARIABLE: &str = "CORACLE_CACHE";
@@ -70,6 +68,16 @@ impl Store {
         self.root.join("kernels").join(name)
     }
 
+    /// Where a machine stands that was built to be run, under a name of the caller's choice.
+    pub fn machine_path(&self, name: &str) -> PathBuf {
+        self.root.join("machines").join(name)
+    }
+
+    /// Where it is remembered which of QEMU's accelerators works on this host.
+    pub fn accelerator_path(&self) -> PathBuf {
+        self.root.join("accelerator")
+    }
+
     /// The bytes of a blob of at most `limit` bytes. A blob that was damaged since it was written is as good as
     /// missing: the caller gets it from where it came from, and inserting it again mends the store.
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
@@ -97,35 +105,6 @@ impl Store {
             draft.publish()?;
         }
         Ok(digest)
-    }
-
-    /// Keeps what a reader gives, to its end, if it has this digest and at most `limit` bytes.
-    pub fn import(&self, reader: &mut dyn Read, expected: &Digest, limit: u64) -> Result<PathBuf> {
-        let path = self.blob_path(expected);
-        let mut draft = self.begin(&path)?;
-        let (mut hasher, mut total, mut chunk) = (Sha256::new(), 0, vec![0; CHUNK]);
-        loop {
-            let count = match reader.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).doing(|| format!("read blob `{expected}`")),
-            };
-            total += count as u64;
-            if total > limit {
-                return Err(Error::new(format!("blob `{expected}` has more than {limit} bytes")));
-            }
-            hasher.update(&chunk[..count]);
-            draft.write_all(&chunk[..count]).doing(|| format!("write blob `{expected}` into the store"))?;
-        }
-        let found = Digest::from_hasher(hasher);
-        if found != *expected {
-            return Err(Error::new(format!(
-                "blob `{expected}` is damaged: its bytes have the digest `{found}`"
-            )));
-        }
-        draft.commit()?;
-        Ok(path)
     }
 
     /// The digest that was remembered under a key.
@@ -196,6 +175,14 @@ impl Draft {
         self.publish()
     }
 
+    /// The same under another path, for those who learn while writing how the file is called.
+    pub fn commit_as(mut self, path: &Path) -> Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).doing(|| format!("make the folder `{}`", folder.display()))?;
+        path.clone_into(&mut self.path);
+        self.commit()
+    }
+
     fn publish(self) -> Result<()> {
         self.file
             .persist(&self.path)
@@ -256,19 +243,6 @@ mod tests {
     }
 
     #[test]
-    fn an_import_is_kept_only_with_its_digest_and_within_its_limit() {
-        let (_folder, store) = store();
-        let digest = Digest::of(b"hello");
-        assert!(store.import(&mut &b"jello"[..], &digest, 5).unwrap_err().to_string().contains("is damaged"));
-        assert!(
-            store.import(&mut &b"hello!"[..], &digest, 5).unwrap_err().to_string().contains("more than 5")
-        );
-        assert_eq!(blobs(&store), 0);
-        let path = store.import(&mut &b"hello"[..], &digest, 5).unwrap();
-        assert_eq!(fs::read(path).unwrap(), b"hello");
-    }
-
-    #[test]
     fn a_digest_is_remembered_under_its_key() {
         let (_folder, store) = store();
         let (key, digest) = (Digest::of(b"key"), Digest::of(b"digest"));
@@ -298,7 +272,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20 {
-                        store.import(&mut &bytes[..], &digest, 1 << 20).unwrap();
+                        store.insert_blob(&bytes).unwrap();
                         assert_eq!(store.read_blob(&digest, 1 << 20).unwrap().unwrap(), bytes);
                     }
                 });

@@ -26,48 +26,56 @@ const FOLDER_MODE: u32 = 0o755;
 const TYPE_MASK: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
-const SYMLINK: u32 = 0o120_000;
+const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// A device.
+/// Whose an entry is, and who may do what with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// A character device.
-    Char {
-        /// The driver.
-        major: u32,
-        /// The device among the driver's.
-        minor: u32,
-    },
-    /// A block device.
-    Block {
-        /// The driver.
-        major: u32,
-        /// The device among the driver's.
-        minor: u32,
-    },
+pub struct Access {
+    /// The lowest 12 bits of the mode.
+    pub permissions: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
 }
 
-/// Writes one archive. Paths are relative to the archive's root; everything is root's and from 1970; folders
-/// that were not added are, with mode 0755, before the first thing in them.
+impl Access {
+    /// Owned by root.
+    pub const fn root(permissions: u32) -> Self {
+        Self { permissions, uid: 0, gid: 0 }
+    }
+}
+
+/// Writes one archive. Paths are relative to the archive's root; everything is from 1970; folders that were not
+/// added are, as root's with mode 0755, before the first thing in them.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
     position: u64,
-    /// What was added, with its mode.
-    added: BTreeMap<String, u32>,
+    /// What was added, as what.
+    added: BTreeMap<String, Header>,
     /// The number of files so far, which is the last one's number.
     inodes: u32,
 }
 
 /// What differs between headers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Header {
     inode: u32,
     mode: u32,
+    uid: u32,
+    gid: u32,
     links: u32,
     length: u32,
     major: u32,
     minor: u32,
+}
+
+impl Header {
+    fn of(kind: u32, access: Access) -> Self {
+        let Access { permissions, uid, gid } = access;
+        Self { mode: kind | permissions, uid, gid, links: 1, ..Self::default() }
+    }
 }
 
 impl<W: Write> Writer<W> {
@@ -76,35 +84,35 @@ impl<W: Write> Writer<W> {
         Self { out, position: 0, added: BTreeMap::new(), inodes: 0 }
     }
 
-    /// Adds a folder. It may be there already, with the same permissions.
-    pub fn directory(&mut self, path: &str, permissions: u32) -> Result<()> {
-        let mode = DIRECTORY | permissions;
+    /// Adds a folder. It may be there already, with the same access.
+    pub fn directory(&mut self, path: &str, access: Access) -> Result<()> {
+        let header = Header { links: 2, ..Header::of(DIRECTORY, access) };
         let path = normal(path)?;
-        if self.added.get(&path) == Some(&mode) {
+        if self.added.get(&path) == Some(&header) {
             return Ok(());
         }
-        self.enter(&path, mode)?;
-        self.empty(&path, Header { mode, links: 2, ..Header::default() })
+        self.enter(&path, header)?;
+        self.empty(&path, header)
     }
 
     /// Adds a regular file with all of `data`, which has to be `length` bytes.
-    pub fn file(&mut self, path: &str, permissions: u32, length: u64, data: impl Read) -> Result<()> {
-        self.linked_file(&[path], permissions, length, data)
+    pub fn file(&mut self, path: &str, access: Access, length: u64, data: impl Read) -> Result<()> {
+        self.linked_file(&[path], access, length, data)
     }
 
     /// Adds a regular file that has several names.
     pub fn linked_file(
         &mut self,
         paths: &[&str],
-        permissions: u32,
+        access: Access,
         length: u64,
         mut data: impl Read,
     ) -> Result<()> {
         let paths = paths.iter().map(|path| normal(path)).collect::<Result<Vec<_>>>()?;
         let Some((path, others)) = paths.split_last() else { return Ok(()) };
-        let mode = REGULAR | permissions;
+        let header = Header::of(REGULAR, access);
         for path in &paths {
-            self.enter(path, mode)?;
+            self.enter(path, header)?;
         }
         let adding = || format!("add `{path}` to the archive");
         let too_long = |_| {
@@ -115,7 +123,7 @@ impl<W: Write> Writer<W> {
         };
         let length = u32::try_from(length).map_err(too_long)?;
         let links = u32::try_from(paths.len()).doing(adding)?;
-        let header = Header { inode: self.number()?, mode, links, ..Header::default() };
+        let header = Header { inode: self.number()?, links, ..header };
         // The last name carries the data: GNU cpio waits for it, and the kernel takes either.
         for other in others {
             self.header(other, self.name_length(other), header)?;
@@ -135,32 +143,12 @@ impl<W: Write> Writer<W> {
         self.pad()
     }
 
-    /// Adds a symbolic link.
-    pub fn symlink(&mut self, path: &str, target: &str) -> Result<()> {
+    /// Adds a character device: the number of its driver, and its own among the driver's.
+    pub fn character_device(&mut self, path: &str, access: Access, (major, minor): (u32, u32)) -> Result<()> {
         let path = normal(path)?;
-        if target.is_empty() || target.contains('\0') || target.len() as u64 >= NAME_MAX {
-            return Err(Error::new(format!(
-                "cannot add `{path}` to the archive: a link's target has 1 to 4095 bytes and no NUL"
-            )));
-        }
-        let mode = SYMLINK | 0o777;
-        self.enter(&path, mode)?;
-        let length = u32::try_from(target.len()).doing(|| format!("add `{path}` to the archive"))?;
-        self.empty(&path, Header { mode, links: 1, length, ..Header::default() })?;
-        self.write(target.as_bytes())?;
-        self.pad()
-    }
-
-    /// Adds a device.
-    pub fn device(&mut self, path: &str, permissions: u32, device: Device) -> Result<()> {
-        let path = normal(path)?;
-        let (kind, major, minor) = match device {
-            Device::Char { major, minor } => (0o020_000, major, minor),
-            Device::Block { major, minor } => (0o060_000, major, minor),
-        };
-        let mode = kind | permissions;
-        self.enter(&path, mode)?;
-        self.empty(&path, Header { mode, links: 1, major, minor, ..Header::default() })
+        let header = Header { major, minor, ..Header::of(CHARACTER_DEVICE, access) };
+        self.enter(&path, header)?;
+        self.empty(&path, header)
     }
 
     /// Ends the archive and gives the output back.
@@ -171,17 +159,17 @@ impl<W: Write> Writer<W> {
     }
 
     /// Notes a path, and adds the folders above it.
-    fn enter(&mut self, path: &str, mode: u32) -> Result<()> {
+    fn enter(&mut self, path: &str, header: Header) -> Result<()> {
         let adding = || format!("cannot add `{path}` to the archive");
         for (slash, _) in path.match_indices('/') {
             let folder = &path[..slash];
             match self.added.get(folder) {
-                None => self.directory(folder, FOLDER_MODE)?,
-                Some(mode) if mode & TYPE_MASK == DIRECTORY => {}
+                None => self.directory(folder, Access::root(FOLDER_MODE))?,
+                Some(header) if header.mode & TYPE_MASK == DIRECTORY => {}
                 Some(_) => return Err(Error::new(format!("{}: `{folder}` is not a folder", adding()))),
             }
         }
-        match self.added.insert(path.to_owned(), mode) {
+        match self.added.insert(path.to_owned(), header) {
             None => Ok(()),
             Some(_) => Err(Error::new(format!("{}: it was added before", adding()))),
         }
@@ -215,14 +203,13 @@ impl<W: Write> Writer<W> {
     }
 
     fn header(&mut self, name: &str, name_length: u64, header: Header) -> Result<()> {
-        let Header { inode, mode, links, length, major, minor } = header;
-        // Everything is of owner and group 0, from 1970, on device 0:0; the last field is a checksum in other
-        // formats.
+        let Header { inode, mode, uid, gid, links, length, major, minor } = header;
+        // Everything is from 1970, on device 0:0; the last field is a checksum in other formats.
         write!(
             self.out,
-            "070701{inode:08X}{mode:08X}{:08X}{:08X}{links:08X}{:08X}{length:08X}{:08X}{:08X}\
+            "070701{inode:08X}{mode:08X}{uid:08X}{gid:08X}{links:08X}{:08X}{length:08X}{:08X}{:08X}\
              {major:08X}{minor:08X}{name_length:08X}{:08X}",
-            0, 0, 0, 0, 0, 0
+            0, 0, 0, 0
         )
         .doing(|| "write the archive")?;
         self.position += HEADER_LEN;
@@ -279,14 +266,15 @@ mod tests {
 
     fn example() -> Vec<u8> {
         let mut archive = Writer::new(Vec::new());
-        archive.directory("proc", 0o555).unwrap();
-        archive.file("/init", 0o755, 5000, vec![1; 5000].as_slice()).unwrap();
-        archive.file("etc/deep/small", 0o644, 3, b"abc".as_slice()).unwrap();
-        archive.directory("etc/deep/", 0o755).unwrap();
-        archive.linked_file(&["one", "etc/two"], 0o600, 8192, vec![2; 8192].as_slice()).unwrap();
-        archive.symlink("bin", "usr/bin").unwrap();
-        archive.device("dev/console", 0o600, Device::Char { major: 5, minor: 1 }).unwrap();
-        archive.device("dev/sda", 0o660, Device::Block { major: 8, minor: 0 }).unwrap();
+        archive.directory("proc", Access::root(0o555)).unwrap();
+        archive.file("/init", Access::root(0o755), 5000, vec![1; 5000].as_slice()).unwrap();
+        let web = Access { permissions: 0o644, uid: 33, gid: 34 };
+        archive.file("etc/deep/small", web, 3, b"abc".as_slice()).unwrap();
+        archive.directory("etc/deep/", Access::root(0o755)).unwrap();
+        archive
+            .linked_file(&["one", "etc/two"], Access::root(0o600), 8192, vec![2; 8192].as_slice())
+            .unwrap();
+        archive.character_device("dev/console", Access::root(0o600), (5, 1)).unwrap();
         archive.finish().unwrap()
     }
 
@@ -304,21 +292,20 @@ mod tests {
             if size >= 4096 {
                 assert_eq!(reader.offset().unwrap() % PAGE, 0, "{name}");
             }
-            found.push(format!("{name} {:o} {size}", reader.entry().mode()));
+            let (mode, uid, gid) = (reader.entry().mode(), reader.entry().uid(), reader.entry().gid());
+            found.push(format!("{name} {mode:o} {uid}:{gid} {size}"));
             rest = reader.finish().unwrap();
         }
         let expected = [
-            "proc 40555 0",
-            "init 100755 5000",
-            "etc 40755 0",
-            "etc/deep 40755 0",
-            "etc/deep/small 100644 3",
-            "one 100600 0",
-            "etc/two 100600 8192",
-            "bin 120777 7",
-            "dev 40755 0",
-            "dev/console 20600 0",
-            "dev/sda 60660 0",
+            "proc 40555 0:0 0",
+            "init 100755 0:0 5000",
+            "etc 40755 0:0 0",
+            "etc/deep 40755 0:0 0",
+            "etc/deep/small 100644 33:34 3",
+            "one 100600 0:0 0",
+            "etc/two 100600 0:0 8192",
+            "dev 40755 0:0 0",
+            "dev/console 20600 0:0 0",
         ];
         assert_eq!(found, expected);
         assert_eq!(bytes.len() % 4, 0);
@@ -330,7 +317,7 @@ mod tests {
         let mut input = tempfile::tempfile().unwrap();
         input.write_all(&example()).unwrap();
         input.seek(SeekFrom::Start(0)).unwrap();
-        let arguments = ["-idm", "--quiet", "--no-absolute-filenames", "init", "one", "etc/*", "bin", "etc"];
+        let arguments = ["-idm", "--quiet", "--no-absolute-filenames", "init", "one", "etc/*", "etc"];
         let run = Command::new("cpio").args(arguments).current_dir(&folder).stdin(input).output();
         let Ok(output) = run else { return eprintln!("skipped: `cpio` is not installed") };
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -339,7 +326,6 @@ mod tests {
         assert_eq!(read("etc/deep/small"), b"abc");
         assert_eq!(read("one"), [2; 8192]);
         assert_eq!(read("etc/two"), [2; 8192]);
-        assert_eq!(std::fs::read_link(folder.path().join("bin")).unwrap().to_str(), Some("usr/bin"));
     }
 
     #[test]
@@ -349,22 +335,24 @@ mod tests {
         std::fs::write(folder.path().join("data"), &data).unwrap();
         let out = File::create(folder.path().join("archive")).unwrap();
         let mut archive = Writer::new(io::BufWriter::new(out));
-        archive.file("layer", 0o444, 300_000, File::open(folder.path().join("data")).unwrap()).unwrap();
-        archive.symlink("after", "layer").unwrap();
+        archive
+            .file("layer", Access::root(0o444), 300_000, File::open(folder.path().join("data")).unwrap())
+            .unwrap();
+        archive.file("after", Access::root(0o644), 5, b"after".as_slice()).unwrap();
         archive.finish().unwrap();
         let bytes = std::fs::read(folder.path().join("archive")).unwrap();
         assert_eq!(bytes[4096..304_096], data);
         let archive = File::open(folder.path().join("archive")).unwrap();
         let run = Command::new("cpio").arg("-itv").stdin(archive).output();
         let Ok(output) = run else { return eprintln!("skipped: `cpio` is not installed") };
-        assert!(String::from_utf8(output.stdout).unwrap().contains("after -> layer"));
+        assert!(String::from_utf8(output.stdout).unwrap().contains(" after\n"));
     }
 
     #[test]
     fn a_length_that_is_not_the_datas_is_an_error_and_so_is_one_that_newc_cannot_hold() {
         let refusal = |length, data: &[u8]| {
             let mut archive = Writer::new(io::sink());
-            archive.file("f", 0o644, length, data).unwrap_err().to_string()
+            archive.file("f", Access::root(0o644), length, data).unwrap_err().to_string()
         };
         assert_eq!(
             refusal(4, b"abc"),
@@ -383,12 +371,18 @@ mod tests {
     #[test]
     fn wrong_paths_are_refused() {
         for path in ["", "/", "..", "a/../b", "a\0", "TRAILER!!!", &"x/".repeat(2100)] {
-            assert!(Writer::new(io::sink()).directory(path, 0o755).is_err(), "{path:?}");
+            assert!(Writer::new(io::sink()).directory(path, Access::root(0o755)).is_err(), "{path:?}");
         }
         let mut archive = Writer::new(io::sink());
-        archive.symlink("a", "b").unwrap();
-        let refusal = archive.directory("a/b", 0o755).unwrap_err().to_string();
+        archive.file("a", Access::root(0o644), 0, io::empty()).unwrap();
+        let refusal = archive.directory("a/b", Access::root(0o755)).unwrap_err().to_string();
         assert_eq!(refusal, "cannot add `a/b` to the archive: `a` is not a folder");
-        assert!(archive.symlink("a", "b").unwrap_err().to_string().ends_with("it was added before"));
+        assert!(
+            archive
+                .directory("a", Access::root(0o755))
+                .unwrap_err()
+                .to_string()
+                .ends_with("it was added before")
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use manifest::{Kind, Name, OnFailure, Restart};
 
 use super::problem::{Problem, suggestion};
-use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawService};
+use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawService, Variables};
 use super::value::{self, Port};
 use super::{Config, File, FileContent, Kernel, KernelSource, Service};
 use crate::oci::reference::Reference;
@@ -222,11 +222,7 @@ impl Check<'_> {
         Some(list.value.into_iter().map(|word| word.value).collect())
     }
 
-    fn environment(
-        &mut self,
-        path: &str,
-        table: Option<At<Vec<(At<String>, At<super::raw::Scalar>)>>>,
-    ) -> BTreeMap<String, String> {
+    fn environment(&mut self, path: &str, table: Option<At<Variables>>) -> BTreeMap<String, String> {
         let mut environment = BTreeMap::new();
         for (name, value) in table.map(|table| table.value).unwrap_or_default() {
             let path = format!("{path}.environment.{}", name.value);

@@ -17,7 +17,7 @@ use manifest::{Device, Kind, Name, Restart};
 
 use crate::oci::reference::Reference;
 pub use problem::Problems;
-pub use value::{Port, Protocol, Tmpfs, Volume};
+pub use value::{Port, Protocol, Tmpfs, Volume, absolute, duration, signal, size};
 
 /// A machine, as its config means it.
 #[derive(Debug, Clone, PartialEq)]

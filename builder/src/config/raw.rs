@@ -70,7 +70,7 @@ pub struct RawService {
     pub image: Option<At<String>>,
     pub command: Option<At<Vec<At<String>>>>,
     pub entrypoint: Option<At<Vec<At<String>>>>,
-    pub environment: Option<At<Vec<(At<String>, At<Scalar>)>>>,
+    pub environment: Option<At<Variables>>,
     pub working_dir: Option<At<String>>,
     pub user: Option<At<Scalar>>,
     pub ports: Option<At<Vec<At<Scalar>>>>,
@@ -95,6 +95,9 @@ pub struct RawFile {
     pub uid: Option<At<u32>>,
     pub gid: Option<At<u32>>,
 }
+
+/// An environment, in the order in which it is written.
+pub type Variables = Vec<(At<String>, At<Scalar>)>;
 
 /// A string, or a number or truth value written without quotes where text is meant: `PORT = 80`.
 #[derive(Debug, Clone, PartialEq)]
@@ -235,7 +238,7 @@ impl FromValue for Vec<At<Scalar>> {
     }
 }
 
-impl FromValue for Vec<(At<String>, At<Scalar>)> {
+impl FromValue for Variables {
     const EXPECTED: &'static str = "a table of strings such as { NAME = \"value\" }";
     fn from_value(value: Value) -> Option<Self> {
         let Value::Table(table) = value else { return None };

@@ -1,5 +1,6 @@
 //! Small languages inside strings: durations, sizes, signals, ports, mounts.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -35,6 +36,24 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
         }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}/{}", self.address, self.host, self.guest, self.protocol.as_str())
+    }
+}
+
+impl Port {
+    /// Whether both are for the same port of the machine.
+    pub fn same_guest(&self, other: &Self) -> bool {
+        self.protocol == other.protocol && self.guest == other.guest
+    }
+
+    /// Whether both want the same port of the host, on whatever address.
+    pub fn same_host(&self, other: &Self) -> bool {
+        self.protocol == other.protocol && self.host == other.host
     }
 }
 

@@ -6,8 +6,8 @@ mod names;
 mod pax;
 mod tree;
 
-pub use convert::{Converted, convert};
-pub use tree::{Located, Tree};
+pub use convert::convert;
+pub use tree::Tree;
 
 #[cfg(test)]
 mod tests;

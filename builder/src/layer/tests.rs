@@ -7,7 +7,9 @@ use std::io::{Cursor, Read};
 use proptest::prelude::*;
 use tar::EntryType;
 
-use super::{Converted, Located, Tree, convert};
+use super::convert::Converted;
+use super::tree::Located;
+use super::{Tree, convert};
 use crate::artifact::erofs::{Image, Kind};
 use crate::error::Result;
 

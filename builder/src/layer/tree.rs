@@ -36,6 +36,7 @@ struct Part {
 
 impl Tree {
     /// The tree of these layers, the lowest first.
+    #[cfg(test)]
     pub fn new(layers: Vec<Image>) -> Self {
         Self { layers }
     }

@@ -17,14 +17,8 @@ use crate::error::{Context as _, Error, Result};
 /// An image that is open for reading.
 #[derive(Debug)]
 pub struct Image {
-    source: Source,
+    file: File,
     length: u64,
-}
-
-#[derive(Debug)]
-enum Source {
-    File(File),
-    Bytes(Vec<u8>),
 }
 
 /// A file of an image.
@@ -67,17 +61,19 @@ impl Image {
         let doing = || format!("open the layer `{}`", path.display());
         let file = File::open(path).doing(doing)?;
         let length = file.metadata().doing(doing)?.len();
-        Self::check(Source::File(file), length).map_err(|error| error.within(format!("`{}`", path.display())))
+        Self::check(file, length).map_err(|error| error.within(format!("`{}`", path.display())))
     }
 
     /// Opens an image that is in memory.
+    #[cfg(test)]
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
-        let length = bytes.len() as u64;
-        Self::check(Source::Bytes(bytes), length)
+        let file = tempfile::tempfile().doing(|| "make a temporary file")?;
+        file.write_all_at(&bytes, 0).doing(|| "write a temporary file")?;
+        Self::check(file, bytes.len() as u64)
     }
 
-    fn check(source: Source, length: u64) -> Result<Self> {
-        let image = Self { source, length };
+    fn check(file: File, length: u64) -> Result<Self> {
+        let image = Self { file, length };
         let mut block = [0; BLOCK];
         image.read_at(&mut block, 0)?;
         let found = Super::get(&block)
@@ -98,6 +94,7 @@ impl Image {
     }
 
     /// What a path stands for; symbolic links are not followed.
+    #[cfg(test)]
     pub fn find(&self, path: &[u8]) -> Result<Option<Inode>> {
         let mut inode = self.root()?;
         for name in super::tree::components(path)? {
@@ -237,15 +234,7 @@ impl Image {
         if end.is_none_or(|end| end > self.length) {
             return Err(damaged("it refers to bytes beyond its end"));
         }
-        match &self.source {
-            Source::File(file) => file.read_exact_at(buffer, at).doing(|| "read a layer"),
-            Source::Bytes(bytes) => {
-                // Within the length, which is that of the bytes.
-                let bytes = usize::try_from(at).ok().and_then(|at| bytes.get(at..)?.get(..buffer.len()));
-                buffer.copy_from_slice(bytes.ok_or_else(|| damaged("it refers to bytes beyond its end"))?);
-                Ok(())
-            }
-        }
+        self.file.read_exact_at(buffer, at).doing(|| "read a layer")
     }
 }
 
