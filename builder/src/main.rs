@@ -1,14 +1,72 @@
 //! `coracle`: one TOML file in, a bootable machine out.
+//!
+//! Each function of [`build`] is one stage of ARCHITECTURE.md, in its order.
 
 mod artifact;
+mod build;
+mod cli;
 mod config;
+mod convert;
 mod error;
 mod fetch;
 mod kernel;
 mod layer;
 mod lock;
 mod oci;
+mod plan;
+mod resolve;
+mod root;
+mod run;
 mod store;
 mod tool;
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use anstream::ColorChoice;
+use clap::Parser;
+
+use build::Failure;
+use cli::{Cli, Command};
+use error::Context;
+
+fn main() -> ExitCode {
+    match execute(&Cli::parse().command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            let colour = std::io::stderr().is_terminal() && ColorChoice::global() != ColorChoice::Never;
+            eprintln!("{}", failure.render(colour && std::env::var_os("NO_COLOR").is_none()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Carries out a command; its results go to stdout, what it says on the way to stderr.
+fn execute(command: &Command) -> Result<u8, Failure> {
+    match command {
+        Command::Build { source, output } => {
+            let built = build::build(&source.configs, &source.inputs, output)?;
+            print(&built.summary())
+        }
+        Command::Check { source } => {
+            let plan = build::plan(&source.configs, &source.inputs)?.plan;
+            let services = plan.manifest.services.len();
+            print(&format!("{}: no problems in {services} services\n", plan.name))
+        }
+        Command::Plan { source, json } => {
+            let plan = build::plan(&source.configs, &source.inputs)?.plan;
+            print(&if *json { plan.json() } else { plan.to_string() })
+        }
+        Command::Run(options) => build::run(options),
+    }
+}
+
+/// Writes a result. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> Result<u8, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(cause).doing(|| "write to stdout").map_err(Failure::from)
+        }
+        _ => Ok(0),
+    }
+}

@@ -1,4 +1,243 @@
-//! What the builder writes: one writer per format.
+//! What the builder writes: one writer per format, and the three files of a machine.
+//!
+//! Each file is written under another name and renamed when it is complete. Beside them stands a record of what they
+//! were made from, so that a build of the same plan writes nothing.
 
 pub mod cpio;
 pub mod erofs;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Port;
+use crate::error::{Context, Error, Result};
+use crate::oci::descriptor::Digest;
+use crate::plan::{Content, Entry, ImagePlan, SourceFile};
+use crate::run::Artifacts;
+use crate::store::Draft;
+
+/// The version of the record's shape.
+const RECORD_VERSION: u32 = 1;
+
+/// What was written, and from what.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    name: String,
+    /// The digest of the plan and of the program that wrote it.
+    key: Digest,
+    files: Vec<FileRecord>,
+    /// What `coracle run` publishes.
+    ports: Vec<String>,
+}
+
+/// A written file, as the file system describes it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRecord {
+    file: String,
+    size: u64,
+    /// Nanoseconds since 1970.
+    modified: u128,
+}
+
+/// A machine's files in a folder.
+#[derive(Debug)]
+pub struct Written {
+    folder: PathBuf,
+    record: Record,
+    /// Whether they were there already.
+    unchanged: bool,
+}
+
+impl Written {
+    /// The machine's name.
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// What was written, a line each.
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        for FileRecord { file, size, .. } in &self.record.files {
+            let note = if self.unchanged { " (unchanged)" } else { "" };
+            text +=
+                &format!("{:>10}  {}{note}\n", crate::plan::bytes(*size), self.folder.join(file).display());
+        }
+        text
+    }
+
+    /// What `run` boots.
+    pub fn artifacts(&self) -> Result<Artifacts> {
+        let path = |ending: &str| self.folder.join(format!("{}-{ending}", self.name()));
+        let cmdline = path("cmdline");
+        Ok(Artifacts {
+            kernel: path("kernel"),
+            initramfs: path("initramfs.img"),
+            cmdline: std::fs::read_to_string(&cmdline)
+                .doing(|| format!("read `{}`", cmdline.display()))?
+                .trim_end()
+                .to_owned(),
+        })
+    }
+
+    /// What `run` publishes.
+    pub fn ports(&self) -> Result<Vec<Port>> {
+        let port = |text: &String| text.parse().map_err(|what: String| Error::new(what).within(RECORD_FILE));
+        self.record.ports.iter().map(port).collect()
+    }
+}
+
+/// The record's file name behind the machine's name and a dot, hidden from listings.
+const RECORD_FILE: &str = "build.json";
+
+fn record_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}-{RECORD_FILE}"))
+}
+
+/// Opens the one machine that a folder holds.
+pub fn open(folder: &Path) -> Result<Written> {
+    let doing = || format!("look for a machine in `{}`", folder.display());
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).doing(doing)? {
+        let file = entry.doing(doing)?.file_name().to_string_lossy().into_owned();
+        let name = file.strip_prefix('.').and_then(|file| file.strip_suffix(RECORD_FILE)?.strip_suffix('-'));
+        names.extend(name.map(str::to_owned));
+    }
+    names.sort_unstable();
+    match &names[..] {
+        [name] => {
+            let record = read_record(folder, name).ok_or_else(|| {
+                let path = record_path(folder, name);
+                Error::new(format!("`{}` is no record of this version", path.display()))
+                    .hint("build the machine again")
+            })?;
+            Ok(Written { folder: folder.to_owned(), record, unchanged: true })
+        }
+        [] => Err(Error::new(format!("there is no machine in `{}`", folder.display()))
+            .hint("`coracle build CONFIG -o DIR` writes one")),
+        several => {
+            Err(Error::new(format!("`{}` holds several machines: {}", folder.display(), several.join(", ")))
+                .hint("build each into a folder of its own"))
+        }
+    }
+}
+
+/// Writes the artifacts of a plan, unless they are there already.
+pub fn write(plan: &ImagePlan, folder: &Path) -> Result<Written> {
+    let name = plan.name.as_str();
+    let key = key(plan)?;
+    if let Some(record) =
+        read_record(folder, name).filter(|record| record.key == key && is_intact(folder, record))
+    {
+        return Ok(Written { folder: folder.to_owned(), record, unchanged: true });
+    }
+    std::fs::create_dir_all(folder).doing(|| format!("make the folder `{}`", folder.display()))?;
+    let kernel = write_file(folder, &format!("{name}-kernel"), |draft| copy(&plan.kernel, draft))?;
+    let initramfs =
+        write_file(folder, &format!("{name}-initramfs.img"), |draft| write_initramfs(plan, draft))?;
+    let cmdline = write_file(folder, &format!("{name}-cmdline"), |draft| {
+        writeln!(draft, "{}", plan.cmdline).doing(|| "write the kernel command line")
+    })?;
+    let ports = plan.ports.iter().map(ToString::to_string).collect();
+    let record = Record {
+        version: RECORD_VERSION,
+        name: name.to_owned(),
+        key,
+        files: vec![kernel, initramfs, cmdline],
+        ports,
+    };
+    let text = serde_json::to_vec(&record).doing(|| "write the record of the build")?;
+    let path = record_path(folder, name);
+    let mut draft = Draft::begin(&path)?;
+    draft.write_all(&text).doing(|| format!("write `{}`", path.display()))?;
+    draft.commit()?;
+    Ok(Written { folder: folder.to_owned(), record, unchanged: false })
+}
+
+/// What the artifacts depend on: the plan, and this program.
+fn key(plan: &ImagePlan) -> Result<Digest> {
+    let program = std::env::current_exe().doing(|| "find this program")?;
+    let program = SourceFile::look(&program)?;
+    Ok(Digest::of(format!("{} {} {}", plan.value(), program.size, program.modified).as_bytes()))
+}
+
+/// The record of an earlier build; a record that cannot be read is none, and the build is done again.
+fn read_record(folder: &Path, name: &str) -> Option<Record> {
+    let text = std::fs::read(record_path(folder, name)).ok()?;
+    let record: Record = serde_json::from_slice(&text).ok()?;
+    (record.version == RECORD_VERSION && record.name == name).then_some(record)
+}
+
+/// Whether the files are still those that were written.
+fn is_intact(folder: &Path, record: &Record) -> bool {
+    record.files.iter().all(|FileRecord { file, size, modified }| {
+        SourceFile::look(&folder.join(file)).is_ok_and(|now| now.size == *size && now.modified == *modified)
+    })
+}
+
+fn write_file(folder: &Path, file: &str, write: impl FnOnce(&mut Draft) -> Result<()>) -> Result<FileRecord> {
+    let path = folder.join(file);
+    let mut draft = Draft::begin(&path)?;
+    write(&mut draft).map_err(|error| error.within(format!("cannot write `{}`", path.display())))?;
+    draft.commit()?;
+    let SourceFile { size, modified, .. } = SourceFile::look(&path)?;
+    Ok(FileRecord { file: file.to_owned(), size, modified })
+}
+
+/// Copies a file whose size is known.
+fn copy(from: &SourceFile, to: &mut Draft) -> Result<()> {
+    let mut file = from.open()?;
+    // From file to file this is copy_file_range(2): the bytes stay in the kernel, or are shared on the disk.
+    let copied = std::io::copy(&mut file, to.file()).doing(|| format!("copy `{}`", from.path.display()))?;
+    from.check_size(copied)
+}
+
+fn write_initramfs(plan: &ImagePlan, draft: &mut Draft) -> Result<()> {
+    let mut archive = cpio::Writer::new(draft.file());
+    for Entry { path, mode, uid, gid, content } in &plan.initramfs {
+        let access = cpio::Access { permissions: *mode, uid: *uid, gid: *gid };
+        match content {
+            Content::Folder => archive.directory(path, access)?,
+            Content::Bytes(bytes) => archive.file(path, access, content.size(), &bytes[..])?,
+            Content::File(source) => archive.file(path, access, source.size, source.open()?)?,
+            Content::CharDevice { major, minor } => {
+                archive.character_device(path, access, (*major, *minor))?;
+            }
+        }
+    }
+    archive.finish().map(drop)
+}
+
+impl SourceFile {
+    /// Notes a file's size and time.
+    pub fn look(path: &Path) -> Result<Self> {
+        let doing = || format!("look at `{}`", path.display());
+        let metadata = std::fs::metadata(path).doing(doing)?;
+        if !metadata.is_file() {
+            return Err(Error::new(format!("`{}` is no regular file", path.display())));
+        }
+        let modified =
+            metadata.modified().doing(doing)?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(Self { path: path.to_owned(), size: metadata.len(), modified: modified.as_nanos() })
+    }
+
+    fn open(&self) -> Result<File> {
+        File::open(&self.path).doing(|| format!("open `{}`", self.path.display()))
+    }
+
+    fn check_size(&self, copied: u64) -> Result<()> {
+        if copied == self.size {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "`{}` changed from {} to {copied} bytes meanwhile",
+            self.path.display(),
+            self.size
+        )))
+    }
+}

@@ -1,0 +1,192 @@
+//! The flow of a build: config → lock → images → layers → plan → artifacts. Each step is a call of one stage.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::artifact::{self, Written};
+use crate::cli::{self, Inputs};
+use crate::config::{self, Config, FileContent, Problems};
+use crate::convert;
+use crate::error::{Context, Error, Result};
+use crate::fetch;
+use crate::kernel;
+use crate::lock::Lock;
+use crate::oci::descriptor::Digest;
+use crate::plan::{self, ImagePlan, SourceFile};
+use crate::resolve;
+use crate::root;
+use crate::run;
+use crate::store::Store;
+
+/// Why a command failed, as its reader meets it.
+#[derive(Debug)]
+pub enum Failure {
+    /// The config is wrong.
+    Config(Problems),
+    /// The config is right, and yet these things stand in the way.
+    Machine(Vec<Error>),
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Config(problems)
+    }
+}
+
+impl From<Vec<Error>> for Failure {
+    fn from(errors: Vec<Error>) -> Self {
+        Self::Machine(errors)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Machine(vec![error])
+    }
+}
+
+impl Failure {
+    /// Each problem as `error:` and a sentence, and `hint:` with what to do.
+    pub fn render(&self, colour: bool) -> String {
+        let errors = match self {
+            Self::Config(problems) => return problems.render(colour),
+            Self::Machine(errors) => errors,
+        };
+        let (red, cyan, reset) = if colour { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
+        let render = |error: &Error| {
+            let hint =
+                error.advice().map(|advice| format!("\n{cyan}hint{reset}: {advice}")).unwrap_or_default();
+            format!("{red}error{reset}: {error}{hint}")
+        };
+        errors.iter().map(render).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A machine that is ready to be written.
+#[derive(Debug)]
+pub struct Planned {
+    /// What will be written.
+    pub plan: ImagePlan,
+    lock: Lock,
+    lock_path: PathBuf,
+}
+
+/// Everything up to the plan. Writes nothing but the store.
+pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
+    let config = config::load(configs)?;
+    let store = Store::open()?;
+    let init = init(inputs)?;
+
+    let lock_path = config.base.join(format!("{}.lock", config.name));
+    let old = Lock::read(&lock_path)?;
+    let lock = resolve::resolve(&config, old.as_ref(), &store)?;
+    if inputs.locked {
+        resolve::require_fresh(old.as_ref(), &lock, &lock_path)?;
+    }
+
+    let images = fetch::fetch(&lock, &config.base, &store)?;
+    let kernel = kernel::open(&config.kernel.source, &lock, &images, &store)?;
+    let modules = kernel.modules(plan::needs(&config), &config.kernel.modules)?;
+    let converted = convert::convert(&config, &images, &store)?;
+    let roots = root::look(&config, &converted)?;
+
+    let kernel_file = SourceFile::look(&kernel.image)?;
+    let sources = file_sources(&config)?;
+    let images: Vec<plan::Image> = converted.into_iter().map(|converted| converted.image).collect();
+    let inputs = plan::Inputs {
+        config: &config,
+        images: &images,
+        roots: &roots,
+        kernel: (&kernel.label, &kernel_file),
+        modules: &modules,
+        init: &init,
+        sources: &sources,
+    };
+    let plan = plan::plan(&inputs)?;
+    Ok(Planned { plan, lock, lock_path })
+}
+
+/// Plans the machine and writes its artifacts into a folder, and the lock beside the config.
+pub fn build(configs: &[PathBuf], inputs: &Inputs, output: &Path) -> Result<Written, Failure> {
+    let Planned { plan, lock, lock_path } = plan(configs, inputs)?;
+    let written = artifact::write(&plan, output)?;
+    lock.write(&lock_path)?;
+    Ok(written)
+}
+
+/// Runs a machine from a folder of artifacts, or builds one first. Returns the machine's exit code.
+pub fn run(options: &cli::Run) -> Result<u8, Failure> {
+    let store = Store::open()?;
+    let written = match &options.targets[..] {
+        [folder] if folder.is_dir() => artifact::open(folder)?,
+        configs => build(configs, &options.inputs, &machine_folder(&store, configs)?)?,
+    };
+    let artifacts = written.artifacts()?;
+    let mut ports = written.ports()?;
+    // A port that is published by hand takes the place of the config's wish for it.
+    ports.retain(|port| !options.publish.iter().any(|other| other.same_guest(port) || other.same_host(port)));
+    ports.extend(&options.publish);
+    let accelerator = options.accel.map_or_else(|| run::choose(&store), Ok)?;
+    let cpus = options.cpus.unwrap_or_else(default_cpus);
+    let run_options = run::Options {
+        accelerator,
+        memory: options.memory,
+        cpus,
+        ports,
+        timeout: options.timeout,
+        report: options.report.clone(),
+        extra: options.qemu.clone(),
+    };
+    for port in &run_options.ports {
+        eprintln!("coracle: {}:{} is port {} of the machine", port.address, port.host, port.guest);
+    }
+    eprintln!(
+        "coracle: booting {} with {}, {} MiB, {cpus} processors (Ctrl-C powers it off)",
+        written.name(),
+        accelerator.as_str().to_uppercase(),
+        options.memory >> 20,
+    );
+    Ok(run::run(&artifacts, &run_options)?)
+}
+
+/// Two, so that services start beside each other; more help nobody who has just two.
+fn default_cpus() -> u32 {
+    let here = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if here > 1 { 2 } else { 1 }
+}
+
+/// Where `run CONFIG` keeps what it builds: the same folder for the same configs, so that a second run builds nothing.
+fn machine_folder(store: &Store, configs: &[PathBuf]) -> Result<PathBuf> {
+    let mut id = Vec::new();
+    for config in configs {
+        // A config that is not there is reported by the build, with all its problems.
+        let path = std::path::absolute(config).doing(|| format!("find `{}`", config.display()))?;
+        id.extend_from_slice(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+        id.push(0);
+    }
+    Ok(store.machine_path(&Digest::of(&id).hex()[..16]))
+}
+
+/// The machine's PID 1.
+fn init(inputs: &Inputs) -> Result<SourceFile> {
+    let path = match &inputs.init {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().doing(|| "find this program's own folder")?.with_file_name("init"),
+    };
+    let hint = "`--init FILE` names the machine's PID 1; `cargo xtask dist` builds it beside `coracle`";
+    SourceFile::look(&path).map_err(|error| error.within("the machine's PID 1").hint(hint))
+}
+
+/// The files of `[[file]]` tables, in their order.
+fn file_sources(config: &Config) -> Result<Vec<SourceFile>> {
+    let sources = config.files.iter().filter_map(|file| match &file.content {
+        FileContent::Source(path) => Some((&file.path, path)),
+        FileContent::Contents(_) => None,
+    });
+    sources
+        .map(|(target, path)| SourceFile::look(path).map_err(|e| e.within(format!("file `{target}`"))))
+        .collect()
+}
+
+/// The roots of all services by their key paths.
+pub type Roots = BTreeMap<String, root::Root>;

@@ -1,0 +1,113 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Port;
+use crate::run::Accelerator;
+
+/// One TOML file in, a bootable machine out.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build a machine: NAME-kernel, NAME-initramfs.img and NAME-cmdline
+    Build {
+        /// What to build.
+        #[command(flatten)]
+        source: Source,
+        /// Write the artifacts into this folder
+        #[arg(short, long, value_name = "DIR", default_value = ".")]
+        output: PathBuf,
+    },
+    /// Boot a machine in QEMU, with its console here and its exit code as ours
+    Run(Run),
+    /// Report every problem of a machine and write nothing
+    Check {
+        /// What to check.
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Print everything that a build would write
+    Plan {
+        /// What to plan.
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The inputs of a build.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The config; keys of later files replace or add to those of earlier ones
+    #[arg(required = true, value_name = "CONFIG")]
+    pub configs: Vec<PathBuf>,
+    /// Inputs not given on the command line as files.
+    #[command(flatten)]
+    pub inputs: Inputs,
+}
+
+/// Options of a build.
+#[derive(Debug, Args)]
+pub struct Inputs {
+    /// Fail when the lock file does not say what would be built
+    #[arg(long)]
+    pub locked: bool,
+    /// The machine's PID 1 [default: the file `init` beside this program]
+    #[arg(long, value_name = "FILE", env = "CORACLE_INIT")]
+    pub init: Option<PathBuf>,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Configs to build and boot, or the folder that `build` wrote
+    #[arg(required = true, value_name = "CONFIG|DIR")]
+    pub targets: Vec<PathBuf>,
+    /// Options of the build.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Offer a port of the machine on this host, beside those of the config: HOST:GUEST, ADDRESS:HOST:GUEST
+    #[arg(short, long, value_name = "HOST:GUEST")]
+    pub publish: Vec<Port>,
+    /// Memory
+    #[arg(short, long, value_name = "SIZE", default_value = "512MiB", value_parser = memory)]
+    pub memory: u64,
+    /// Virtual processors [default: 2, or 1 where there is only one]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub cpus: Option<u32>,
+    /// End the machine and fail when it still runs after this long
+    #[arg(long, value_name = "TIME", value_parser = crate::config::duration)]
+    pub timeout: Option<Duration>,
+    /// What runs the machine's instructions [default: the fastest that works here]
+    #[arg(long, value_name = "NAME")]
+    pub accel: Option<Accelerator>,
+    /// Keep the machine's report (JSON lines: ready, exit) in this file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Further arguments for QEMU, after `--`
+    #[arg(last = true, value_name = "QEMU ARGUMENT")]
+    pub qemu: Vec<OsString>,
+}
+
+/// At least what a kernel and its initramfs need to get anywhere, at most what QEMU's machine maps.
+fn memory(text: &str) -> Result<u64, String> {
+    match crate::config::size(text)? {
+        size if size < 64 << 20 => Err("a machine has at least 64MiB".to_owned()),
+        size if size > 1 << 40 => Err("a machine has at most 1024GiB".to_owned()),
+        size => Ok(size),
+    }
+}

@@ -1,0 +1,98 @@
+//! `convert`: every layer of every image as one EROFS blob in the store, made once ever.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::artifact::erofs;
+use crate::config::Config;
+use crate::error::Result;
+use crate::fetch;
+use crate::layer::{self, Tree};
+use crate::oci::descriptor::Digest;
+use crate::plan::{Image, Layer, SourceFile};
+use crate::store::Store;
+
+/// Names the conversion in the store. It changes with the bytes that a layer becomes.
+const FORMAT: &str = "erofs-1-plain";
+
+/// The same for layers whose bytes depend on the layers below them, which are kept by chain id. They stand apart,
+/// since a lowest layer's chain id is its diff id.
+const FORMAT_CHAINED: &str = "erofs-1-plain-chained";
+
+/// An image whose layers are in the store, and what they show together.
+#[derive(Debug)]
+pub struct Converted {
+    /// For the plan.
+    pub image: Image,
+    /// The merged view of its layers.
+    pub tree: Tree,
+}
+
+/// Converts what is not in the store yet, for the images that services run.
+pub fn convert(config: &Config, images: &[fetch::Image], store: &Store) -> Result<Vec<Converted>> {
+    let used: BTreeSet<String> = config.services.iter().map(|service| service.image.to_string()).collect();
+    images
+        .iter()
+        .filter(|image| used.contains(&image.reference))
+        .map(|image| convert_image(image, store))
+        .collect()
+}
+
+fn convert_image(image: &fetch::Image, store: &Store) -> Result<Converted> {
+    let mut tree = Tree::default();
+    let mut layers = Vec::new();
+    let mut chain: Option<Digest> = None;
+    for layer in &image.layers {
+        let id = chain_id(chain.as_ref(), &layer.diff_id);
+        chain = Some(id);
+        let (digest, path) = convert_layer(layer, &id, &tree, store)?;
+        layers.push(Layer { digest: digest.hex(), file: SourceFile::look(&path)? });
+        tree.push(erofs::Image::open(&path)?);
+    }
+    let image = Image { reference: image.reference.clone(), defaults: image.config.config.clone(), layers };
+    Ok(Converted { image, tree })
+}
+
+/// The layer's blob and what it is called: by its diff id, or, where its bytes depend on the layers below it, by the
+/// chain id, which names those too.
+fn convert_layer(
+    layer: &fetch::Layer,
+    chain: &Digest,
+    lower: &Tree,
+    store: &Store,
+) -> Result<(Digest, PathBuf)> {
+    let by_diff_id = (layer.diff_id, store.layer_path(FORMAT, &layer.diff_id));
+    let by_chain_id = (*chain, store.layer_path(FORMAT_CHAINED, chain));
+    if let Some(found) = [&by_diff_id, &by_chain_id].into_iter().find(|(_, path)| path.exists()) {
+        return Ok(found.clone());
+    }
+    eprintln!("coracle: converting {}", layer.name);
+    let mut draft = store.begin(&by_diff_id.1)?;
+    let stream = layer.open()?;
+    let converted = layer::convert(stream, lower, draft.file()).map_err(|error| error.within(&layer.name))?;
+    let place = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
+    draft.commit_as(&place.1)?;
+    Ok(place)
+}
+
+/// The name of a stack of layers (OCI image specification, `config.md`, "Layer ChainID").
+fn chain_id(below: Option<&Digest>, diff_id: &Digest) -> Digest {
+    match below {
+        None => *diff_id,
+        Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_id_is_the_digest_of_the_chain_below_and_the_diff_id() {
+        let a = Digest::of(b"a");
+        let b = Digest::of(b"b");
+        assert_eq!(chain_id(None, &a), a);
+        assert_eq!(chain_id(Some(&a), &b), Digest::of(format!("{a} {b}").as_bytes()));
+        assert_ne!(chain_id(Some(&b), &a), chain_id(Some(&a), &b));
+    }
+}

@@ -1,0 +1,180 @@
+//! One service of the config and its image, merged into what init starts.
+
+use manifest::{Container, Mount, Name, Service as Supervised, Stop};
+
+use super::user;
+use crate::config::{Service, Volume};
+use crate::error::{Error, Result};
+use crate::oci::image::Process;
+use crate::root::Root;
+
+/// `PATH` where neither the image nor the config has one: Docker's.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const SIGTERM: i32 = 15;
+
+/// What user 0 of a container keeps: the numbers of linux/capability.h.
+const DEFAULT_CAPABILITIES: &[(&str, u32)] = &[
+    ("CHOWN", 0),
+    ("DAC_OVERRIDE", 1),
+    ("FOWNER", 3),
+    ("FSETID", 4),
+    ("KILL", 5),
+    ("SETGID", 6),
+    ("SETUID", 7),
+    ("SETPCAP", 8),
+    ("NET_BIND_SERVICE", 10),
+];
+
+/// A service's container, but for the layers, which the caller numbers.
+pub fn merge(service: &Service, defaults: &Process, root: &Root) -> Result<Supervised> {
+    let spec = service.user.as_deref().unwrap_or(&defaults.user);
+    let resolved = user::resolve(spec, &root.passwd, &root.group)?;
+    let hostname = service.hostname.clone().unwrap_or_else(|| service.name.clone());
+    let capabilities = if resolved.user.uid == 0 {
+        DEFAULT_CAPABILITIES.iter().fold(0, |set, (_, number)| set | 1 << number)
+    } else {
+        0
+    };
+    let signal = match service.stop_signal {
+        Some(signal) => signal,
+        None if defaults.stop_signal.is_empty() => SIGTERM,
+        None => crate::config::signal(&defaults.stop_signal)
+            .map_err(|what| Error::new(format!("StopSignal: {what}")))?,
+    };
+    let grace_ms = u64::try_from(service.stop_grace_period.as_millis()).unwrap_or(u64::MAX);
+    Ok(Supervised {
+        name: service.name.clone(),
+        kind: service.kind,
+        restart: service.restart,
+        stop: Stop { signal, grace_ms },
+        container: Container {
+            layers: Vec::new(),
+            read_only: service.read_only,
+            argv: argv(service, defaults)?,
+            env: environment(service, defaults, &resolved.home, &hostname)?,
+            cwd: root.resolved(&working_dir(service, defaults)?),
+            user: resolved.user,
+            hostname,
+            capabilities,
+            mounts: mounts(service, defaults, root)?,
+            devices: service.devices.clone(),
+        },
+    })
+}
+
+/// The entrypoint's words and then the command's. An entrypoint of the config's own makes the image's `Cmd`, which
+/// was written for the image's entrypoint, meaningless.
+fn argv(service: &Service, defaults: &Process) -> Result<Vec<String>> {
+    let entrypoint = service.entrypoint.as_ref().unwrap_or(&defaults.entrypoint);
+    let no_words = Vec::new();
+    let command = match (&service.command, &service.entrypoint) {
+        (Some(command), _) => command,
+        (None, Some(_)) => &no_words,
+        (None, None) => &defaults.cmd,
+    };
+    let argv: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    match argv.first() {
+        None => Err(Error::new("the image names no program to run")
+            .hint("set `command = [\"program\", \"argument\"]`")),
+        Some(program) if program.is_empty() => Err(Error::new("the program to run has an empty name")),
+        Some(_) if argv.iter().any(|word| word.contains('\0')) => {
+            Err(Error::new("the image's command contains a NUL"))
+        }
+        Some(_) => Ok(argv),
+    }
+}
+
+/// The image's variables in their order, those of the config replacing or following them, and Docker's defaults.
+fn environment(service: &Service, defaults: &Process, home: &str, hostname: &Name) -> Result<Vec<String>> {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    let mut set = |name, value| match pairs.iter_mut().find(|(known, _)| *known == name) {
+        Some(pair) => pair.1 = value,
+        None => pairs.push((name, value)),
+    };
+    for variable in &defaults.env {
+        match variable.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !variable.contains('\0') => set(name, value),
+            _ => {
+                let variable = variable.escape_debug();
+                return Err(Error::new(format!(
+                    "the image's environment has `{variable}`, which is no NAME=value"
+                )));
+            }
+        }
+    }
+    for (name, value) in &service.environment {
+        set(name, value);
+    }
+    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", home), ("HOSTNAME", hostname.as_str())] {
+        if !pairs.iter().any(|(known, _)| *known == name) {
+            pairs.push((name, value));
+        }
+    }
+    Ok(pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+}
+
+/// The working directory, as it is written.
+pub fn working_dir(service: &Service, defaults: &Process) -> Result<String> {
+    if let Some(dir) = &service.working_dir {
+        return Ok(dir.clone());
+    }
+    match defaults.working_dir.as_str() {
+        "" => Ok("/".to_owned()),
+        dir => crate::config::absolute(dir).map_err(|what| Error::new(format!("WorkingDir: {what}"))),
+    }
+}
+
+/// The volumes that the image declares and that must be writable although the root is not.
+pub fn declared_volumes(service: &Service, defaults: &Process) -> Result<Vec<String>> {
+    let mut targets = Vec::new();
+    if !service.read_only {
+        return Ok(targets);
+    }
+    for path in defaults.volumes.keys() {
+        let volume: Volume =
+            format!("/:{path}").parse().map_err(|what| Error::new(format!("Volumes: {what}")))?;
+        let target = volume.target;
+        let by_tmpfs = service.tmpfs.iter().any(|tmpfs| tmpfs.target == target);
+        let by_volume = service.volumes.iter().any(|volume| volume.target == target);
+        if !by_tmpfs && !by_volume {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
+}
+
+/// The mounts of a service, sorted, none inside another.
+fn mounts(service: &Service, defaults: &Process, root: &Root) -> Result<Vec<Mount>> {
+    let declared = declared_volumes(service, defaults)?.into_iter();
+    let declared =
+        declared.map(|target| Mount::Tmpfs { target: root.resolved(&target), size: 0, mode: 0o1777 });
+    let tmpfs = service.tmpfs.iter().map(|tmpfs| Mount::Tmpfs {
+        target: root.resolved(&tmpfs.target),
+        size: tmpfs.size,
+        mode: tmpfs.mode,
+    });
+    let volumes = service.volumes.iter().map(|volume| Mount::Bind {
+        source: volume.source.clone(),
+        target: root.resolved(&volume.target),
+        read_only: volume.read_only,
+    });
+    let mut mounts: Vec<Mount> = declared.chain(tmpfs).chain(volumes).collect();
+    // By the names on the way, so that what is inside a mount follows it.
+    mounts.sort_by(|a, b| target(a).split('/').cmp(target(b).split('/')));
+    for pair in mounts.windows(2) {
+        let (outer, inner) = (target(&pair[0]), target(&pair[1]));
+        // init makes nothing inside a mount, and what the image has there is hidden by it.
+        if inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Err(Error::new(format!("the mount on `{inner}` is inside the mount on `{outer}`"))
+                .hint("mount them beside each other"));
+        }
+    }
+    Ok(mounts)
+}
+
+fn target(mount: &Mount) -> &str {
+    match mount {
+        Mount::Tmpfs { target, .. } | Mount::Bind { target, .. } => target,
+    }
+}

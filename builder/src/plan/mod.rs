@@ -1,0 +1,322 @@
+//! The plan: everything that will be written, as data.
+//!
+//! [`plan`] does no I/O: it takes what the stages before it found out and decides. What it returns can be printed,
+//! compared and written.
+
+mod container;
+mod mount_point;
+mod print;
+mod user;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use manifest::{Manifest, Name, Network, Service as Supervised};
+
+use crate::config::{Config, FileContent, Port, Service};
+use crate::error::{Error, Result};
+use crate::kernel::{Module, Needs};
+use crate::oci::descriptor::Digest;
+use crate::oci::image::Process;
+use crate::root::Root;
+pub use mount_point::{Target, targets};
+pub use print::bytes;
+
+/// Coracle's words on the kernel's command line. The config's own follow and win, since the kernel takes the last.
+///
+/// The first group is what init relies on: a rootfs that EROFS can mount files of (`ramfs`, not tmpfs), and a reboot
+/// instead of a halt when the kernel or PID 1 dies. The second hardens, the third saves time at each boot.
+const CMDLINE: &[&str] = &[
+    "console=ttyS0",
+    "rootfstype=ramfs",
+    "panic=5",
+    "oops=panic",
+    "slab_nomerge",
+    "init_on_alloc=1",
+    "vsyscall=none",
+    "debugfs=off",
+    "randomize_kstack_offset=on",
+    "quiet",
+    "8250.nr_uarts=1",
+    "i8042.noaux",
+    "i8042.nopnp",
+    "cryptomgr.notests",
+    "random.trust_cpu=on",
+];
+
+/// The largest file of a newc archive: its size has eight hexadecimal digits.
+const MAX_INITRAMFS_FILE: u64 = u32::MAX as u64;
+
+/// An image whose layers are in the store.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// As the config writes it.
+    pub reference: String,
+    /// Defaults for its containers.
+    pub defaults: Process,
+    /// The lowest layer first.
+    pub layers: Vec<Layer>,
+}
+
+/// A converted layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What it is called in the layer store: 64 hexadecimal digits.
+    pub digest: String,
+    /// Its EROFS blob.
+    pub file: SourceFile,
+}
+
+/// A file that is copied into an artifact. Size and time tell whether it is still the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub modified: u128,
+}
+
+/// What the stages before the plan have found.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// The machine that is meant.
+    pub config: &'a Config,
+    /// All images that its services use.
+    pub images: &'a [Image],
+    /// What each service's image has at the places that the service needs, by the service's key path.
+    pub roots: &'a BTreeMap<String, Root>,
+    /// The kernel's name for people, and its file.
+    pub kernel: (&'a str, &'a SourceFile),
+    /// The modules, in load order.
+    pub modules: &'a [Module],
+    /// PID 1.
+    pub init: &'a SourceFile,
+    /// The files that `[[file]]` tables name, in the order of the tables that do.
+    pub sources: &'a [SourceFile],
+}
+
+/// Everything that will be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImagePlan {
+    /// Names the artifacts.
+    pub name: Name,
+    /// What the kernel is called.
+    pub kernel_label: String,
+    /// `NAME-kernel`.
+    pub kernel: SourceFile,
+    /// `NAME-cmdline`.
+    pub cmdline: String,
+    /// What is on the machine's root, folders before what is in them: `NAME-initramfs.img`.
+    pub initramfs: Vec<Entry>,
+    /// Part of the initramfs, kept here to be shown.
+    pub manifest: Manifest,
+    /// The images that each layer belongs to, by the layer's digest.
+    pub layer_users: BTreeMap<String, BTreeSet<String>>,
+    /// What `coracle run` publishes.
+    pub ports: Vec<Port>,
+}
+
+/// A file of the initramfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Absolute.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What an [`Entry`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A folder.
+    Folder,
+    /// A file made by the plan.
+    Bytes(Vec<u8>),
+    /// A file that is copied.
+    File(SourceFile),
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+}
+
+impl Content {
+    /// Bytes of the file; 0 for what has none.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(file) => file.size,
+            Self::Folder | Self::CharDevice { .. } => 0,
+        }
+    }
+}
+
+/// What the machine needs of its kernel, which must be known before there are modules to plan with.
+pub fn needs(config: &Config) -> Needs {
+    // A read-only root of one layer needs no overlay, but how many layers there are is known later: only a machine
+    // that has no containers at all does without.
+    Needs { overlay: !config.services.is_empty() }
+}
+
+/// Decides what is written, or says everything that stands in the way.
+pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
+    let config = inputs.config;
+    let mut layers = LayerStore::default();
+    let mut services = Vec::new();
+    let mut errors = Vec::new();
+    for service in &config.services {
+        match supervised(inputs, service, &mut layers) {
+            Ok(supervised) => services.push(supervised),
+            Err(error) => {
+                errors.push(error.within(format!("{} (image `{}`)", service.path(), service.image)));
+            }
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let manifest = Manifest {
+        version: manifest::VERSION,
+        name: config.name.clone(),
+        modules: inputs.modules.iter().map(|module| module.file.clone()).collect(),
+        layers: layers.digests,
+        network: Network::Dhcp,
+        services,
+    };
+    let mut cmdline = CMDLINE.join(" ");
+    if !config.kernel.cmdline.is_empty() {
+        cmdline = format!("{cmdline} {}", config.kernel.cmdline);
+    }
+    Ok(ImagePlan {
+        name: config.name.clone(),
+        kernel_label: inputs.kernel.0.to_owned(),
+        kernel: inputs.kernel.1.clone(),
+        cmdline,
+        initramfs: initramfs(inputs, &manifest, layers.contents).map_err(|error| vec![error])?,
+        manifest,
+        layer_users: layers.users,
+        ports: config.services.iter().flat_map(|service| service.ports.iter().copied()).collect(),
+    })
+}
+
+/// A service as init supervises it, its layers added to the store.
+fn supervised(inputs: &Inputs<'_>, service: &Service, layers: &mut LayerStore) -> Result<Supervised> {
+    let reference = service.image.to_string();
+    let image = inputs.images.iter().find(|image| image.reference == reference);
+    let image = image.ok_or_else(|| Error::new("the image was not fetched"))?;
+    let root = inputs.roots.get(&service.path());
+    let root = root.ok_or_else(|| Error::new("the image was not looked at"))?;
+    let mut supervised = container::merge(service, &image.defaults, root)?;
+    let targets = targets(inputs.config, service, &image.defaults)?;
+    let own = mount_point::layer(&targets, root)?;
+    supervised.container.layers.extend(own.map(|bytes| layers.add_own(bytes)));
+    for layer in image.layers.iter().rev() {
+        supervised.container.layers.push(layers.add(layer, &reference)?);
+    }
+    Ok(supervised)
+}
+
+/// The layers of all containers, each once.
+#[derive(Default)]
+struct LayerStore {
+    digests: Vec<String>,
+    contents: Vec<Content>,
+    users: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl LayerStore {
+    /// The index of a layer of an image.
+    fn add(&mut self, layer: &Layer, user: &str) -> Result<usize> {
+        if layer.file.size > MAX_INITRAMFS_FILE {
+            let digest = &layer.digest;
+            return Err(Error::new(format!(
+                "layer {digest} is larger than the 4 GiB that a file of an initramfs can have"
+            )));
+        }
+        Ok(self.insert(layer.digest.clone(), user, || Content::File(layer.file.clone())))
+    }
+
+    /// The index of a layer of the plan's own.
+    fn add_own(&mut self, bytes: Vec<u8>) -> usize {
+        let digest = Digest::of(&bytes).hex();
+        self.insert(digest, "mount points", || Content::Bytes(bytes))
+    }
+
+    fn insert(&mut self, digest: String, user: &str, content: impl FnOnce() -> Content) -> usize {
+        self.users.entry(digest.clone()).or_default().insert(user.to_owned());
+        if let Some(index) = self.digests.iter().position(|known| *known == digest) {
+            return index;
+        }
+        self.digests.push(digest);
+        self.contents.push(content());
+        self.digests.len() - 1
+    }
+}
+
+/// What the kernel finds when it unpacks the initramfs.
+fn initramfs(inputs: &Inputs<'_>, manifest: &Manifest, layers: Vec<Content>) -> Result<Vec<Entry>> {
+    let own = |path: String, mode, content| Entry { path, mode, uid: 0, gid: 0, content };
+    let boot_manifest =
+        serde_json::to_vec(manifest).map_err(|cause| Error::new(format!("boot manifest: {cause}")))?;
+    let mut entries = vec![
+        // Without it the kernel starts PID 1 with no standard streams.
+        own("/dev/console".into(), 0o600, Content::CharDevice { major: 5, minor: 1 }),
+        own("/init".into(), 0o755, Content::File(inputs.init.clone())),
+        own(manifest::path::MANIFEST.into(), 0o600, Content::Bytes(boot_manifest)),
+    ];
+    for module in inputs.modules {
+        let path = format!("{}/{}", manifest::path::MODULES, module.file);
+        entries.push(own(path, 0o600, Content::Bytes(module.bytes.clone())));
+    }
+    for (digest, content) in manifest.layers.iter().zip(layers) {
+        entries.push(own(format!("{}/{digest}.erofs", manifest::path::LAYERS), 0o600, content));
+    }
+    let mut sources = inputs.sources.iter();
+    for file in &inputs.config.files {
+        let content = match &file.content {
+            FileContent::Contents(text) => Content::Bytes(text.clone().into_bytes()),
+            FileContent::Source(path) => {
+                let source = sources.next();
+                let source =
+                    source.ok_or_else(|| Error::new(format!("`{}` was not looked at", path.display())))?;
+                Content::File(source.clone())
+            }
+        };
+        if content.size() > MAX_INITRAMFS_FILE {
+            return Err(Error::new(format!(
+                "file `{}` is larger than the 4 GiB that a file of an initramfs can have",
+                file.path
+            )));
+        }
+        entries.push(Entry {
+            path: file.path.clone(),
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+            content,
+        });
+    }
+    let mut folders: BTreeSet<String> = ["/dev", "/proc", "/run", "/sys"].map(str::to_owned).into();
+    for entry in &entries {
+        folders.extend(parents(&entry.path).map(str::to_owned));
+    }
+    entries.extend(folders.into_iter().map(|path| own(path, 0o755, Content::Folder)));
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
+}
+
+/// The folders above an absolute path, the outermost first, without `/`.
+fn parents(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(end, _)| &path[..end]).filter(|parent| !parent.is_empty())
+}

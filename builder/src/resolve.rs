@@ -1,0 +1,56 @@
+//! From names to digests: what the config's images and kernel package stand for right now, or stood for when the
+//! lock was written.
+
+use crate::config::{Config, KernelSource};
+use crate::error::{Error, Result};
+use crate::kernel;
+use crate::lock::Lock;
+use crate::oci::reference::{Reference, Transport};
+use crate::oci::source;
+use crate::store::Store;
+
+/// The lock that fits the config.
+///
+/// Images of this machine's own are resolved anew each time: who rebuilds an image wants it in the machine. What
+/// comes from elsewhere stays what `old` pins it to.
+pub fn resolve(config: &Config, old: Option<&Lock>, store: &Store) -> Result<Lock> {
+    let mut lock = Lock::default();
+    let services = config.services.iter().map(|service| &service.image);
+    let kernel_image = match &config.kernel.source {
+        KernelSource::Image(reference) => Some(reference),
+        KernelSource::Package(_) | KernelSource::Files { .. } => None,
+    };
+    for reference in services.chain(kernel_image) {
+        let written = reference.to_string();
+        if lock.images.contains_key(&written) {
+            continue;
+        }
+        let pinned = old.and_then(|old| old.images.get(&written)).filter(|_| is_remote(reference));
+        let digest = match pinned {
+            Some(digest) => *digest,
+            None => source::resolve(reference, &config.base, store)?,
+        };
+        lock.images.insert(written, digest);
+    }
+    if let KernelSource::Package(name) = &config.kernel.source {
+        let pinned = old.and_then(|old| old.kernel.clone()).filter(|kernel| kernel.package == *name);
+        lock.kernel = Some(pinned.map_or_else(|| kernel::resolve(name), Ok)?);
+    }
+    Ok(lock)
+}
+
+fn is_remote(reference: &Reference) -> bool {
+    matches!(reference.transport(), Transport::Registry(_))
+}
+
+/// Refuses a lock that is missing, or says something else than the config and its images do now.
+pub fn require_fresh(old: Option<&Lock>, now: &Lock, path: &std::path::Path) -> Result<()> {
+    let file = path.display();
+    let hint = "build once without --locked and commit the lock file";
+    let Some(old) = old else { return Err(Error::new(format!("there is no lock file `{file}`")).hint(hint)) };
+    let differences = old.diff(now);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!("the lock file `{file}` is stale: {}", differences.join("; "))).hint(hint))
+}
