@@ -12,6 +12,7 @@
 
 #![expect(clippy::unwrap_used, reason = "every failure in this crate is a test's failure")]
 
+mod answer;
 mod image;
 mod line;
 mod slot;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub use answer::assert_answers;
 pub use image::{Image, Layer, layout};
 pub use line::Line;
 pub use vm::{Config, Ended, Kernel, Machine};

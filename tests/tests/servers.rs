@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use tests::{Config, demo_image};
+use tests::{Config, assert_answers, demo_image};
 
 #[test]
 fn four_servers_answer_from_the_host() {
@@ -34,38 +32,6 @@ fn four_servers_answer_from_the_host() {
     assert_eq!(ended.code, 0, "{}", ended.output);
     let took = ended.stop.unwrap();
     assert!(took < Duration::from_secs(8), "a grace period of 10 s ran out: {took:?}\n{}", ended.output);
-}
-
-#[test]
-fn the_demo_machine_answers_from_the_host() {
-    let machine = Config::of_file("configs/demo.toml").publish(80).publish(6379).boot();
-    assert_answers(machine.port(80), b"GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK");
-    assert_answers(machine.port(6379), b"PING\r\n", "+PONG\r\n");
-    let ended = machine.power_off();
-    assert_eq!(ended.code, 0, "{}", ended.output);
-}
-
-/// Asks until the answer contains what is expected. QEMU accepts connections before the server does: a
-/// connection that is reset or stays silent is tried again.
-fn assert_answers(port: u16, request: &[u8], expected: &str) {
-    let mut last = String::new();
-    tests::eventually(&format!("the answer on port {port} contains {expected:?}"), || {
-        last = exchange(port, request).unwrap_or_else(|error| error.to_string());
-        last.contains(expected)
-    });
-}
-
-/// What comes within a second of silence.
-fn exchange(port: u16, request: &[u8]) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(request)?;
-    let mut answer = Vec::new();
-    // A server that keeps the connection open ends this by the timeout, with what has come until then.
-    match stream.read_to_end(&mut answer) {
-        Err(error) if answer.is_empty() => Err(error),
-        _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
-    }
 }
 
 /// PostgreSQL's protocol 3.0: a start-up message without a password, one simple query, and the end

@@ -1,0 +1,40 @@
+//! Every example of `configs/` is built, booted and asked from the host.
+
+use tests::{Config, Machine, assert_answers};
+
+const HTTP: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+
+fn end(machine: Machine) {
+    let ended = machine.power_off();
+    assert_eq!(ended.code, 0, "{}", ended.output);
+}
+
+#[test]
+fn the_demo_answers() {
+    let machine = Config::of_file("configs/demo.toml").publish(80).publish(6379).boot();
+    assert_answers(machine.port(80), HTTP, "HTTP/1.1 200 OK");
+    assert_answers(machine.port(6379), b"PING\r\n", "+PONG\r\n");
+    end(machine);
+}
+
+#[test]
+fn the_minimal_machine_serves_its_page() {
+    let machine = Config::of_file("configs/minimal.toml").publish(80).boot();
+    assert_answers(machine.port(80), HTTP, "hello from a machine of one file");
+    end(machine);
+}
+
+#[test]
+fn the_page_of_a_oneshot_is_served() {
+    let machine = Config::of_file("configs/oneshot.toml").publish(80).boot();
+    assert_answers(machine.port(80), HTTP, "made at boot by a oneshot (0:0) on workshop");
+    end(machine);
+}
+
+#[test]
+fn the_application_reaches_its_database() {
+    let machine = Config::of_file("configs/app.toml").publish(3000).publish(5432).memory("1GiB").boot();
+    assert_answers(machine.port(3000), HTTP, "visit 1");
+    assert_answers(machine.port(3000), HTTP, "visit 2");
+    end(machine);
+}
