@@ -13,6 +13,7 @@ use crate::kernel;
 use crate::lock::Lock;
 use crate::oci::descriptor::Digest;
 use crate::plan::{self, ImagePlan, SourceFile};
+use crate::progress::say;
 use crate::resolve;
 use crate::root;
 use crate::run;
@@ -128,9 +129,10 @@ pub fn run(options: &cli::Run) -> Result<u8, Failure> {
     ports.extend(&options.publish);
     let accelerator = options.accel.map_or_else(|| run::choose(&store), Ok)?;
     let cpus = options.cpus.unwrap_or_else(default_cpus);
+    let memory = memory(options.memory, written.initramfs_size())?;
     let run_options = run::Options {
         accelerator,
-        memory: options.memory,
+        memory,
         cpus,
         ports,
         timeout: options.timeout,
@@ -138,15 +140,30 @@ pub fn run(options: &cli::Run) -> Result<u8, Failure> {
         extra: options.qemu.clone(),
     };
     for port in &run_options.ports {
-        eprintln!("coracle: {}:{} is port {} of the machine", port.address, port.host, port.guest);
+        say(format_args!("{}:{} is port {} of the machine", port.address, port.host, port.guest));
     }
-    eprintln!(
-        "coracle: booting {} with {}, {} MiB, {cpus} processors (Ctrl-C powers it off)",
+    say(format_args!(
+        "booting {} with {}, {} MiB, {cpus} processors (Ctrl-C powers it off)",
         written.name(),
         accelerator.as_str().to_uppercase(),
-        options.memory >> 20,
-    );
+        memory >> 20,
+    ));
     Ok(run::run(&artifacts, &run_options)?)
+}
+
+/// What was asked for, unless the machine cannot start with it.
+fn memory(asked: Option<u64>, initramfs: u64) -> Result<u64> {
+    let least = run::least_memory(initramfs);
+    match asked {
+        Some(asked) if asked < least => Err(Error::new(format!(
+            "cannot boot in {} MiB: the kernel unpacks an initramfs of {} MiB",
+            asked >> 20,
+            initramfs >> 20,
+        ))
+        .hint(format!("give it at least {0} MiB: --memory {0}MiB", least >> 20))),
+        Some(asked) => Ok(asked),
+        None => Ok(run::usual_memory(initramfs)),
+    }
 }
 
 /// Two, so that services start beside each other; more help nobody who has just two.

@@ -83,9 +83,9 @@ pub struct Run {
     /// Offer a port of the machine on this host, beside those of the config: HOST:GUEST, ADDRESS:HOST:GUEST
     #[arg(short, long, value_name = "HOST:GUEST")]
     pub publish: Vec<Port>,
-    /// Memory
-    #[arg(short, long, value_name = "SIZE", default_value = "512MiB", value_parser = memory)]
-    pub memory: u64,
+    /// Memory [default: 512MiB, more where the initramfs needs it]
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
     /// Virtual processors [default: 2, or 1 where there is only one]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
     pub cpus: Option<u32>,

@@ -10,6 +10,7 @@ use crate::fetch;
 use crate::layer::{self, Tree};
 use crate::oci::descriptor::Digest;
 use crate::plan::{Image, Layer, SourceFile};
+use crate::progress::say;
 use crate::store::Store;
 
 /// Names the conversion in the store. It changes with the bytes that a layer becomes.
@@ -66,7 +67,7 @@ fn convert_layer(
     if let Some(found) = [&by_diff_id, &by_chain_id].into_iter().find(|(_, path)| path.exists()) {
         return Ok(found.clone());
     }
-    eprintln!("coracle: converting {}", layer.name);
+    say(format_args!("converting {}", layer.name));
     let mut draft = store.begin(&by_diff_id.1)?;
     let stream = layer.open()?;
     let converted = layer::convert(stream, lower, draft.file()).map_err(|error| error.within(&layer.name))?;

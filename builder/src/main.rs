@@ -14,6 +14,7 @@ mod layer;
 mod lock;
 mod oci;
 mod plan;
+mod progress;
 mod resolve;
 mod root;
 mod run;
@@ -35,7 +36,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             let colour = std::io::stderr().is_terminal() && ColorChoice::global() != ColorChoice::Never;
-            eprintln!("{}", failure.render(colour && std::env::var_os("NO_COLOR").is_none()));
+            let text = failure.render(colour && std::env::var_os("NO_COLOR").is_none());
+            // Whoever does not read stderr still gets the exit code.
+            drop(writeln!(std::io::stderr(), "{text}"));
             ExitCode::FAILURE
         }
     }

@@ -71,6 +71,12 @@ impl Written {
         text
     }
 
+    /// Bytes of the initramfs.
+    pub fn initramfs_size(&self) -> u64 {
+        let is_it = |record: &&FileRecord| record.file.ends_with("-initramfs.img");
+        self.record.files.iter().find(is_it).map_or(0, |record| record.size)
+    }
+
     /// What `run` boots.
     pub fn artifacts(&self) -> Result<Artifacts> {
         let path = |ending: &str| self.folder.join(format!("{}-{ending}", self.name()));

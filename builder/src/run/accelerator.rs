@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::qemu::QEMU;
 use crate::error::{Context, Result};
+use crate::progress::say;
 use crate::store::{Draft, Store};
 
 /// How QEMU runs a guest's instructions.
@@ -50,7 +51,7 @@ pub fn choose(store: &Store) -> Result<Accelerator> {
     if let Some(answer) = fs::read_to_string(&memory).ok().and_then(|text| remembered(&text, &host)) {
         return Ok(answer);
     }
-    eprintln!("coracle: finding out whether /dev/kvm works");
+    say("finding out whether /dev/kvm works");
     let answer = if canary_sings(Accelerator::Kvm)? { Accelerator::Kvm } else { Accelerator::Tcg };
     let mut draft = Draft::begin(&memory)?;
     std::io::Write::write_all(&mut draft, format!("{}\n{host}", answer.as_str()).as_bytes())

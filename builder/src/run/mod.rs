@@ -7,6 +7,7 @@ pub use accelerator::{Accelerator, choose};
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,10 +15,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use manifest::report::Report;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::{Port, Protocol};
 use crate::error::{Context, Error, Result};
+use crate::progress::say;
 use qemu::{Machine, Monitor, QEMU};
 
 /// How often a machine that does not react is asked again to power off: it may not have got far enough to notice.
@@ -25,6 +29,16 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// A machine that was asked to power off and has not by then is ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What a machine gets unless its artifacts need more.
+const USUAL_MEMORY: u64 = 512 << 20;
+
+/// Beside the initramfs: what the kernel and PID 1 take before the first service starts. A kernel of Debian's and a
+/// 90 MiB initramfs boot in 256 MiB and not in 224 MiB.
+const LEAST_BESIDE: u64 = 76 << 20;
+
+/// What is left to services when the memory follows from the initramfs.
+const ROOM_FOR_SERVICES: u64 = 192 << 20;
 
 /// The files of a machine that was built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +74,17 @@ pub struct Options {
 enum Event {
     Ended(std::io::Result<ExitStatus>),
     Signal,
+}
+
+/// The memory that a machine with an initramfs of this size needs at least: the archive and what is unpacked of it
+/// are there at the same time.
+pub fn least_memory(initramfs: u64) -> u64 {
+    (initramfs * 2 + LEAST_BESIDE).next_multiple_of(16 << 20)
+}
+
+/// The memory that a machine gets when nothing is asked for.
+pub fn usual_memory(initramfs: u64) -> u64 {
+    (least_memory(initramfs) + ROOM_FOR_SERVICES).next_multiple_of(64 << 20).max(USUAL_MEMORY)
 }
 
 /// Runs the machine to its end and returns its exit code.
@@ -116,31 +141,42 @@ fn other_port(taken: u16) -> u16 {
     free.map_or(taken, |address| address.port())
 }
 
+/// QEMU's process. A machine never outlives the command that runs it.
+struct Guest(OwnedFd);
+
+impl Guest {
+    fn of(child: &Child) -> Result<Self> {
+        let pid = Pid::from_child(child);
+        pidfd_open(pid, PidfdFlags::empty()).map(Self).doing(|| "watch QEMU")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        match pidfd_send_signal(&self.0, Signal::KILL) {
+            // It has ended by itself, as it should.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(cause) => say(format_args!("cannot end QEMU: {cause}")),
+        }
+    }
+}
+
 /// Waits for QEMU's end; a signal presses the power button, a second one ends QEMU.
 fn supervise(child: Child, monitor: &Path, timeout: Option<Duration>) -> Result<ExitStatus> {
-    let pid = rustix::process::Pid::from_child(&child);
-    let kill = || {
-        // ESRCH: it has ended by itself meanwhile.
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
-            .or_else(|cause| if cause == rustix::io::Errno::SRCH { Ok(()) } else { Err(cause) })
-    };
+    let _guest = Guest::of(&child)?;
     let events = listen(child)?;
     let started = Instant::now();
     let mut stopping: Option<Instant> = None;
     loop {
         let now = Instant::now();
         if timeout.is_some_and(|timeout| now.duration_since(started) >= timeout) {
-            kill().doing(|| "end QEMU")?;
             return Err(
                 Error::new("the machine still ran when its time was over").hint("--timeout sets the time")
             );
         }
         if stopping.is_some_and(|since| now.duration_since(since) >= STOP_TIMEOUT) {
-            kill().doing(|| "end QEMU")?;
-            return Err(Error::new(format!(
-                "the machine did not power off within {} s",
-                STOP_TIMEOUT.as_secs()
-            )));
+            let limit = STOP_TIMEOUT.as_secs();
+            return Err(Error::new(format!("the machine did not power off within {limit} s, and was ended")));
         }
         let remaining =
             timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(now.duration_since(started)));
@@ -148,11 +184,10 @@ fn supervise(child: Child, monitor: &Path, timeout: Option<Duration>) -> Result<
         match receive(&events, wait) {
             Some(Event::Ended(status)) => return status.doing(|| "wait for QEMU"),
             Some(Event::Signal) if stopping.is_some() => {
-                kill().doing(|| "end QEMU")?;
                 return Err(Error::new("the machine was ended before it had powered off"));
             }
             Some(Event::Signal) => {
-                eprintln!("coracle: powering the machine off (once more to end it at once)");
+                say("powering the machine off (once more to end it at once)");
                 stopping = Some(Instant::now());
                 press_power_button(monitor);
             }
@@ -197,7 +232,7 @@ fn listen(mut child: Child) -> Result<mpsc::Receiver<Event>> {
 /// A machine that cannot be reached is asked again later, and ended in the end: nothing is lost by going on.
 fn press_power_button(monitor: &Path) {
     if let Err(error) = Monitor::connect(monitor).and_then(|mut monitor| monitor.power_button()) {
-        eprintln!("coracle: {error}; trying again");
+        say(format_args!("{error}; trying again"));
     }
 }
 
@@ -232,6 +267,14 @@ mod tests {
         assert_eq!(code(&format!("{ready}\n{exit}\n")), Ok(7));
         for silent in ["", ready, "garbage\n{}\n", &exit[..20]] {
             assert!(code(silent).is_err(), "{silent}");
+        }
+    }
+
+    #[test]
+    fn memory_follows_from_the_initramfs() {
+        for (initramfs, least, usual) in [(0, 80, 512), (5, 96, 512), (90, 256, 512), (325, 736, 960)] {
+            assert_eq!(least_memory(initramfs << 20) >> 20, least, "{initramfs}");
+            assert_eq!(usual_memory(initramfs << 20) >> 20, usual, "{initramfs}");
         }
     }
 
