@@ -1,0 +1,76 @@
+//! What the documents show is true.
+
+#![expect(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
+use std::fs;
+
+use tests::{coracle, folder, root};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read `{path}`: {error}"))
+}
+
+/// The contents of the blocks of a language, in their order.
+fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    document.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_readme_shows_the_demos_config() {
+    let demo = read("configs/demo.toml");
+    let lines: Vec<&str> = demo.lines().skip_while(|line| line.starts_with('#') || line.is_empty()).collect();
+    assert_eq!(blocks(&read("README.md"), "toml"), [lines.join("\n") + "\n"]);
+}
+
+#[test]
+fn the_readmes_commands_work() {
+    let shown = blocks(&read("README.md"), "console").concat();
+    // `run` is what run.rs and configs.rs do.
+    let commands: Vec<&str> = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ coracle "))
+        .filter(|command| !command.starts_with("run "))
+        .collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    let out = folder("readme").display().to_string();
+    for command in commands {
+        let words = command.split('#').next().unwrap().split_whitespace();
+        let words: Vec<&str> = words.map(|word| if word == "out" { &out } else { word }).collect();
+        let output = coracle().args(&words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!output.stdout.is_empty(), "{words:?} prints nothing");
+    }
+}
+
+#[test]
+fn the_reference_of_the_config_is_complete_and_its_example_is_right() {
+    let document = read("docs/config.md");
+    let code = read("builder/src/config/raw.rs");
+    let keys: Vec<&str> =
+        code.split("fields.take(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(keys.contains(&"stop-grace-period"), "{keys:?}");
+    for key in keys {
+        let is_there =
+            document.contains(&format!("`{key}`")) || document.contains(&format!("`kernel.{key}`"));
+        assert!(is_there, "`{key}` is missing");
+    }
+    let [example] = blocks(&document, "toml")[..] else { panic!("one example is expected") };
+    let example = example.replace("../target", &root().join("target").display().to_string());
+    let path = folder("documents").join("everything.toml");
+    fs::write(&path, example).unwrap();
+    let output = coracle().arg("check").arg(&path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/config.md"] {
+        let folder = root().join(document).parent().unwrap().to_owned();
+        let text = read(document);
+        let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for link in links.filter(|link| !link.starts_with("http")) {
+            assert!(folder.join(link).exists(), "{document}: `{link}` is not there");
+        }
+    }
+}
