@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::process::{Result, because, run, run_quietly};
+use crate::process::{Result, because, run_quietly};
 use crate::sources::{rewrite_deb822, rewrite_lines};
 use crate::workspace::{Workspace, make_folder, read_file, write_file};
 
@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("debian-archive-keyring", "verifies what mmdebstrap fetches"),
     ("erofs-utils", "checks EROFS images in the builder's tests"),
     ("mmdebstrap", "makes the demo and test images"),
+    ("mount", "mounts /dev, /proc and /sys while the images are made"),
     ("qemu-system-x86", "boots machines"),
     ("skopeo", "writes image archives"),
     ("uidmap", "lets mmdebstrap run as an ordinary user"),
@@ -64,8 +65,8 @@ fn install(packages: &[&str]) -> Result<()> {
     if run_quietly(&mut apt_get(&install)).is_ok() {
         return Ok(());
     }
-    run(&mut apt_get(&["update"]))?;
-    run(&mut apt_get(&install))
+    run_quietly(&mut apt_get(&["update"]))?;
+    run_quietly(&mut apt_get(&install)).map(drop)
 }
 
 /// Writes an apt configuration of our own that knows the second suite, and fetches its package lists.
