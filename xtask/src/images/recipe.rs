@@ -102,7 +102,9 @@ set -eu
 work=$1/tmp/busybox
 mkdir -p "$work/deb" "$work/root/bin" "$work/root/etc" "$work/root/tmp" "$work/root/root" "$work/root/home/user"
 (cd "$1" && chroot . sh -c 'cd /tmp/busybox/deb && apt-get --option APT::Sandbox::User=root --quiet=2 download busybox-static')
-dpkg-deb --fsys-tarfile "$work"/deb/*.deb | tar --extract --directory="$work/root" ./bin/busybox
+# In /bin on Debian 12 and in /usr/bin on Debian 13.
+dpkg-deb --fsys-tarfile "$work"/deb/*.deb |
+    tar --extract --directory="$work/root/bin" --wildcards --transform='s,.*/,,' '*/bin/busybox'
 for applet in $("$work/root/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$work/root/bin/$applet"
 done
