@@ -1,6 +1,5 @@
 //! The flow of a build: config → lock → images → layers → plan → artifacts. Each step is a call of one stage.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::artifact::{self, Written};
@@ -88,7 +87,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let kernel = kernel::open(&config.kernel.source, &lock, &images, &store)?;
     let modules = kernel.modules(plan::needs(&config), &config.kernel.modules)?;
     let converted = convert::convert(&config, &images, &store)?;
-    let roots = root::look(&config, &converted)?;
+    let roots = root::look(&config, &converted);
 
     let kernel_file = SourceFile::look(&kernel.image)?;
     let sources = file_sources(&config)?;
@@ -187,6 +186,3 @@ fn file_sources(config: &Config) -> Result<Vec<SourceFile>> {
         .map(|(target, path)| SourceFile::look(path).map_err(|e| e.within(format!("file `{target}`"))))
         .collect()
 }
-
-/// The roots of all services by their key paths.
-pub type Roots = BTreeMap<String, root::Root>;

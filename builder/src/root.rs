@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::artifact::erofs::{Kind, Metadata};
-use crate::build::Roots;
-use crate::config::Config;
+use crate::config::{Config, Service};
 use crate::convert::Converted;
 use crate::error::{Error, Result};
 use crate::layer::Tree;
@@ -72,25 +71,19 @@ impl Root {
     }
 }
 
-/// Looks at the images of all services, and returns what was found by the services' key paths, or every problem.
-pub fn look(config: &Config, images: &[Converted]) -> Result<Roots, Vec<Error>> {
-    let mut roots = Roots::new();
-    let mut errors = Vec::new();
-    for service in &config.services {
+/// What every service's image has at the places that the service needs, or why it cannot have it, by the services'
+/// key paths.
+pub type Roots = BTreeMap<String, Result<Root>>;
+
+/// Looks at the images of all services.
+pub fn look(config: &Config, images: &[Converted]) -> Roots {
+    let look = |service: &Service| {
         let reference = service.image.to_string();
-        let Some(converted) = images.iter().find(|converted| converted.image.reference == reference) else {
-            errors.push(Error::new(format!("{}: image `{reference}` was not converted", service.path())));
-            continue;
-        };
-        let root = plan::targets(config, service, &converted.image.defaults)
-            .and_then(|targets| look_at(&converted.tree, &targets))
-            .map_err(|error| error.within(format!("{} (image `{reference}`)", service.path())));
-        match root {
-            Ok(root) => drop(roots.insert(service.path(), root)),
-            Err(error) => errors.push(error),
-        }
-    }
-    if errors.is_empty() { Ok(roots) } else { Err(errors) }
+        let converted = images.iter().find(|converted| converted.image.reference == reference);
+        let converted = converted.ok_or_else(|| Error::new("the image was not converted"))?;
+        look_at(&converted.tree, &plan::targets(config, service, &converted.image.defaults)?)
+    };
+    config.services.iter().map(|service| (service.path(), look(service))).collect()
 }
 
 fn look_at(tree: &Tree, targets: &[Target]) -> Result<Root> {
@@ -127,9 +120,9 @@ fn place(tree: &Tree, path: &str) -> Result<Place> {
         let next = format!("{real}/{name}");
         let Some(entry) = tree.find(next.as_bytes())? else {
             if tree.find_link(next.as_bytes())?.is_some() {
-                let what =
-                    format!("`{next}` is a link to nothing in the image, and `{path}` leads through it");
-                return Err(Error::new(what));
+                let through =
+                    if next == path { String::new() } else { format!(", and `{path}` leads through it") };
+                return Err(Error::new(format!("`{next}` is a link to nothing in the image{through}")));
             }
             real = names.fold(next, |path, name| path + "/" + name);
             found = Found::Nothing;
