@@ -164,9 +164,12 @@ impl LoadOrder<'_> {
     }
 }
 
-/// All modules below a folder, by name.
+/// All modules below a folder, by name. Of several with one name it is that below `updates/`, as for depmod(8), and
+/// else the first by its path.
 fn find_modules(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let updates = folder.join("updates");
+    let rank = |path: &Path| (!path.starts_with(&updates), path.to_owned());
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let doing = || format!("list modules in `{}`", folder.display());
@@ -177,7 +180,10 @@ fn find_modules(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
             if file_type.is_dir() {
                 folders.push(path);
             } else if let Some(name) = path.file_name().and_then(|name| module::name(name.to_str()?)) {
-                found.insert(normalise(name), path);
+                let place = found.entry(normalise(name)).or_insert_with(|| path.clone());
+                if rank(&path) < rank(place) {
+                    *place = path;
+                }
             }
         }
     }
