@@ -77,10 +77,12 @@ impl Kernel {
     fn read_module(&self, name: &str, file: &Path) -> Result<Vec<u8>> {
         let keep_signature = self.option("CONFIG_MODULE_SIG_FORCE") == Ok(Some("y"));
         let ready = self.ready.as_ref().map(|folder| folder.join(format!("{name}.ko")));
-        if let Some(bytes) = ready.as_ref().and_then(|path| std::fs::read(path).ok()) {
+        let kept = ready.as_ref().and_then(|path| std::fs::read(path).ok());
+        if let Some(bytes) = kept.filter(|bytes| ModInfo::parse(file, bytes).is_ok()) {
             return Ok(bytes);
         }
         let mut bytes = module::read(file)?;
+        ModInfo::parse(file, &bytes)?;
         if !keep_signature {
             module::strip_signature(&mut bytes);
         }
@@ -90,6 +92,16 @@ impl Kernel {
             draft.commit()?;
         }
         Ok(bytes)
+    }
+
+    /// A kernel that the store keeps can be had again.
+    fn with_way_out(&self, error: Error) -> Error {
+        match self.ready.as_deref().and_then(Path::parent) {
+            Some(folder) => {
+                error.hint(format!("delete `{}`: the next build unpacks the kernel again", folder.display()))
+            }
+            None => error,
+        }
     }
 
     /// The modules that carry `alias`: what a soft dependency may name instead of a module.
@@ -134,7 +146,7 @@ impl LoadOrder<'_> {
                 self.path.join(", ")
             )));
         }
-        let bytes = self.kernel.read_module(&name, file)?;
+        let bytes = self.kernel.read_module(&name, file).map_err(|error| self.kernel.with_way_out(error))?;
         let info = ModInfo::parse(file, &bytes)?;
         self.path.push(name.clone());
         for dependency in &info.depends {
