@@ -6,7 +6,7 @@ use crate::artifact::{self, Written};
 use crate::cli::{self, Inputs};
 use crate::config::{self, Config, FileContent, Problems};
 use crate::convert;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, gather};
 use crate::fetch;
 use crate::kernel;
 use crate::lock::Lock;
@@ -74,11 +74,14 @@ pub struct Planned {
 pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let config = config::load(configs)?;
     let store = Store::open()?;
-    let init = init(inputs)?;
+    let mut errors = Vec::new();
+    let init = gather(&mut errors, init(inputs));
+    let sources = gather(&mut errors, file_sources(&config));
 
     let lock_path = config.base.join(format!("{}.lock", config.name));
     let old = Lock::read(&lock_path)?;
-    let lock = resolve::resolve(&config, old.as_ref(), &store)?;
+    let lock = gather(&mut errors, resolve::resolve(&config, old.as_ref(), &store));
+    let (Some(init), Some(sources), Some(lock)) = (init, sources, lock) else { return Err(errors.into()) };
     if inputs.locked {
         resolve::require_fresh(old.as_ref(), &lock, &lock_path)?;
     }
@@ -90,7 +93,6 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let roots = root::look(&config, &converted);
 
     let kernel_file = SourceFile::look(&kernel.image)?;
-    let sources = file_sources(&config)?;
     let images: Vec<plan::Image> = converted.into_iter().map(|converted| converted.image).collect();
     let inputs = plan::Inputs {
         config: &config,
@@ -177,12 +179,15 @@ fn init(inputs: &Inputs) -> Result<SourceFile> {
 }
 
 /// The files of `[[file]]` tables, in their order.
-fn file_sources(config: &Config) -> Result<Vec<SourceFile>> {
-    let sources = config.files.iter().filter_map(|file| match &file.content {
-        FileContent::Source(path) => Some((&file.path, path)),
-        FileContent::Contents(_) => None,
-    });
-    sources
-        .map(|(target, path)| SourceFile::look(path).map_err(|e| e.within(format!("file `{target}`"))))
-        .collect()
+fn file_sources(config: &Config) -> Result<Vec<SourceFile>, Vec<Error>> {
+    let mut errors = Vec::new();
+    let mut sources = Vec::new();
+    for file in &config.files {
+        if let FileContent::Source(path) = &file.content {
+            let source =
+                SourceFile::look(path).map_err(|error| error.within(format!("file `{}`", file.path)));
+            sources.extend(gather(&mut errors, source));
+        }
+    }
+    if errors.is_empty() { Ok(sources) } else { Err(errors) }
 }

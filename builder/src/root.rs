@@ -1,6 +1,6 @@
 //! What an image has at the places that a service needs: the one look into the layers that the plan is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::artifact::erofs::{Kind, Metadata};
@@ -20,6 +20,8 @@ pub struct Root {
     pub passwd: String,
     /// Contents of `/etc/group`; empty when there is none.
     pub group: String,
+    /// Which of the places where the program can be have something that can be run, or nobody knows what.
+    pub programs: BTreeSet<String>,
     /// By the path as the config or the image writes it.
     pub places: BTreeMap<String, Place>,
 }
@@ -81,12 +83,14 @@ pub fn look(config: &Config, images: &[Converted]) -> Roots {
         let reference = service.image.to_string();
         let converted = images.iter().find(|converted| converted.image.reference == reference);
         let converted = converted.ok_or_else(|| Error::new("the image was not converted"))?;
-        look_at(&converted.tree, &plan::targets(config, service, &converted.image.defaults)?)
+        let defaults = &converted.image.defaults;
+        let candidates = plan::candidates(service, defaults)?;
+        look_at(&converted.tree, &plan::targets(config, service, defaults)?, candidates)
     };
     config.services.iter().map(|service| (service.path(), look(service))).collect()
 }
 
-fn look_at(tree: &Tree, targets: &[Target]) -> Result<Root> {
+fn look_at(tree: &Tree, targets: &[Target], candidates: Vec<String>) -> Result<Root> {
     let database = |path: &str| -> Result<String> {
         let bytes = tree.read(path.as_bytes(), MAX_DATABASE)?.unwrap_or_default();
         // A line that is not UTF-8 can be no name that a config asks for.
@@ -94,12 +98,27 @@ fn look_at(tree: &Tree, targets: &[Target]) -> Result<Root> {
     };
     let mut root =
         Root { passwd: database("/etc/passwd")?, group: database("/etc/group")?, ..Root::default() };
+    for path in candidates {
+        if can_run(tree, &path)? {
+            root.programs.insert(path);
+        }
+    }
     for target in targets {
         if !root.places.contains_key(&target.path) {
             root.places.insert(target.path.clone(), place(tree, &target.path)?);
         }
     }
     Ok(root)
+}
+
+/// Whether a path is a program. A link that leads to nothing may lead to something once there are mounts.
+fn can_run(tree: &Tree, path: &str) -> Result<bool> {
+    Ok(match tree.find(path.as_bytes())? {
+        Some(found) => {
+            matches!(found.inode.kind, Kind::File { .. }) && found.inode.metadata.mode & 0o111 != 0
+        }
+        None => tree.find_link(path.as_bytes())?.is_some(),
+    })
 }
 
 /// Walks down to a path: links are followed inside the image, and from the first name that is missing on the rest is

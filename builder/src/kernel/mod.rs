@@ -135,8 +135,9 @@ impl LoadOrder<'_> {
         let Some(file) = self.kernel.modules.get(&name) else {
             let asked =
                 self.path.first().map(|first| format!(", which `{first}` depends on,")).unwrap_or_default();
+            let meant = crate::config::suggestion(&name, self.kernel.modules.keys().map(String::as_str));
             return Err(Error::new(format!(
-                "{} has no module `{name}`{asked} and no such driver built in",
+                "{} has no module `{name}`{asked} and no such driver built in{meant}",
                 self.kernel.label
             )));
         };

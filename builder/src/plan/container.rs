@@ -56,7 +56,7 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root) -> Result<Super
         mounts: mounts(service, defaults, root)?,
         devices: service.devices.clone(),
     };
-    check_program(&container.argv[0], &container.cwd)?;
+    check_program(&container, &candidates(service, defaults)?, root)?;
     check_hidden(&container, root)?;
     Ok(Supervised {
         name: service.name.clone(),
@@ -205,29 +205,58 @@ fn check_hidden(container: &Container, root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a program that the kernel makes up, such as `/proc/self/exe` (CVE-2019-5736). A program without a slash is
-/// looked for in `PATH`.
-fn check_program(program: &str, cwd: &str) -> Result<()> {
-    if !program.contains('/') {
-        return Ok(());
+/// The paths at which the program of a service is looked for, in that order.
+pub fn candidates(service: &Service, defaults: &Process) -> Result<Vec<String>> {
+    let argv = argv(service, defaults)?;
+    let program = argv[0].as_str();
+    if program.contains('/') {
+        return Ok(vec![joined(&working_dir(service, defaults)?, program)]);
     }
+    let in_image = || defaults.env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
+    let path = service.environment.get("PATH").map(String::as_str).or_else(in_image).unwrap_or(DEFAULT_PATH);
+    Ok(path.split(':').filter(|folder| !folder.is_empty()).map(|folder| joined(folder, program)).collect())
+}
+
+/// A path as seen from a folder, without `.` and `..`.
+fn joined(folder: &str, path: &str) -> String {
+    let folder = if path.starts_with('/') { "" } else { folder };
     let mut names: Vec<&str> = Vec::new();
-    // An absolute path begins with an empty name, which forgets the working directory.
-    for (index, name) in cwd.split('/').chain(program.split('/')).enumerate() {
+    for name in folder.split('/').chain(path.split('/')) {
         match name {
-            "" if index == cwd.split('/').count() => names.clear(),
             "" | "." => {}
             ".." => drop(names.pop()),
             name => names.push(name),
         }
     }
-    match hidden(&format!("/{}", names.join("/"))) {
-        Some(top) => {
-            Err(Error::new(format!("the program `{program}` is below {top}, which the kernel fills"))
-                .hint("set `entrypoint` to a program of the image"))
-        }
-        None => Ok(()),
+    format!("/{}", names.join("/"))
+}
+
+/// Refuses a program that is not there, and one that the kernel makes up, such as `/proc/self/exe` (CVE-2019-5736).
+fn check_program(container: &Container, candidates: &[String], root: &Root) -> Result<()> {
+    let program = container.argv[0].as_str();
+    if program.contains('/')
+        && let Some(top) = candidates.iter().find_map(|path| hidden(path))
+    {
+        return Err(Error::new(format!("the program `{program}` is below {top}, which the kernel fills"))
+            .hint("set `entrypoint` to a program of the image"));
     }
+    let on_mount = |path: &String| container.mounts.iter().any(|mount| is_within(path, target(mount)));
+    if candidates.iter().any(|path| root.programs.contains(path) || on_mount(path)) {
+        return Ok(());
+    }
+    // An image's words can have anything in them; quotes do no harm.
+    let mut what =
+        format!("the image has no program `{}`", program.escape_debug().to_string().replace("\\'", "'"));
+    if !program.contains('/') {
+        let folders = candidates.iter().filter_map(|path| path.rsplit_once('/')).map(|(folder, _)| folder);
+        what += &format!(" in its PATH, {}", folders.collect::<Vec<_>>().join(":"));
+    }
+    let hint = if program.contains(char::is_whitespace) {
+        "each word of a command is a string of its own: [\"sh\", \"-c\", \"echo hello\"]"
+    } else {
+        "`command` takes the place of the image's command, `entrypoint` that of its entrypoint"
+    };
+    Err(Error::new(what).hint(hint))
 }
 
 fn target(mount: &Mount) -> &str {

@@ -19,6 +19,7 @@ use crate::kernel::{Module, Needs};
 use crate::oci::descriptor::Digest;
 use crate::oci::image::Process;
 use crate::root::Roots;
+pub use container::candidates;
 pub use mount_point::{Target, targets};
 pub use print::bytes;
 

@@ -26,7 +26,7 @@ fn own_layer(plan: &ImagePlan) -> erofs::Image {
 
 /// A machine that has something of everything.
 fn shop() -> Sample {
-    let upper = || layer(&[("/app", Item::File("app"))]);
+    let upper = || layer(&[("/app", Item::Program)]);
     let web = Process { user: "web".into(), working_dir: "/srv".into(), ..defaults() };
     let database = Process {
         stop_signal: "SIGINT".into(),
@@ -112,7 +112,7 @@ fn a_plan_depends_on_each_of_its_inputs() {
         ("uid = 33", "gid = 33"),
         ("[service.database]\n", "[service.database]\nuser = 7\n"),
         ("[service.database]\n", "[service.database]\nworking-dir = \"/run\"\n"),
-        ("[service.database]\n", "[service.database]\nentrypoint = [\"/app\"]\n"),
+        ("[service.database]\n", "[service.database]\nentrypoint = [\"tool\"]\n"),
         ("[service.database]\n", "[service.database]\nstop-signal = \"SIGTERM\"\n"),
     ] {
         depends(to, &|sample| {
@@ -152,8 +152,8 @@ fn layers_of_a_shared_base_are_stored_once() {
 /// overlayfs refuses a stack that has a layer twice, with ELOOP.
 #[test]
 fn a_layer_that_an_image_has_twice_is_mounted_once_where_it_is_uppermost() {
-    let twice = layer(&[("/app", Item::File("1"))]);
-    let between = layer(&[("/app", Item::File("2"))]);
+    let twice = layer(&[("/one", Item::File("1"))]);
+    let between = layer(&[("/one", Item::File("2"))]);
     let layers = vec![base(), twice.clone(), between.clone(), twice.clone()];
     let plan = Sample::of_service("", defaults(), layers).planned();
     let stack: Vec<&String> = plan.manifest.services[0]
@@ -187,7 +187,12 @@ fn an_image_that_has_all_it_needs_gets_no_further_layer() {
 
 #[test]
 fn an_empty_image_gets_every_mount_point() {
-    let plan = Sample::of_service("working-dir = \"/work/here\"", defaults(), vec![layer(&[])]).planned();
+    let plan = Sample::of_service(
+        "working-dir = \"/work/here\"",
+        defaults(),
+        vec![layer(&[("/app", Item::Program)])],
+    )
+    .planned();
     let own = own_layer(&plan);
     for folder in ["/dev", "/proc", "/sys", "/etc", "/work", "/work/here"] {
         assert_eq!(own.find(folder.as_bytes()).unwrap().unwrap().kind, Kind::Directory, "{folder}");
@@ -262,6 +267,12 @@ fn what_cannot_be_a_containers_root_is_refused_with_its_reason() {
         "entrypoint = [\"\"]",
         "entrypoint = [\"/proc/self/exe\"]",
         "entrypoint = [\"../dev/shm/x\"]",
+        "entrypoint = [\"/missing\"]",
+        "entrypoint = [\"missing\"]",
+        "entrypoint = [\"sh -c 'tool'\"]",
+        "entrypoint = [\"/file\"]",
+        "entrypoint = [\"/srv\"]",
+        "entrypoint = [\"tool\"]\nenvironment = { PATH = \"/a:/b\" }",
     ] {
         let sample = Sample::of_service(keys, defaults(), vec![base(), odd()]);
         said += &format!("{keys}\n{}\n\n", sample.refused());
@@ -283,11 +294,20 @@ fn what_cannot_be_a_containers_root_is_refused_with_its_reason() {
 fn the_folders_that_the_kernel_fills_must_be_folders_of_the_image() {
     for top in ["/dev", "/proc", "/sys"] {
         for target in ["/etc", "/missing", ".."] {
-            let images = vec![layer(&[("/etc", Item::Folder(0o755, 0)), (top, Item::Link(target))])];
+            let images = vec![layer(&[
+                ("/app", Item::Program),
+                ("/etc", Item::Folder(0o755, 0)),
+                (top, Item::Link(target)),
+            ])];
             let said = Sample::of_service("", defaults(), images).refused();
             assert!(said.starts_with("error: service.a (image `oci:a`): `") && said.contains(top), "{said}");
         }
-        let said = Sample::of_service("", defaults(), vec![layer(&[(top, Item::File(""))])]).refused();
+        let said = Sample::of_service(
+            "",
+            defaults(),
+            vec![layer(&[("/app", Item::Program), (top, Item::File(""))])],
+        )
+        .refused();
         assert!(said.contains(&format!("`{top}` is a file in the image, and must be a folder")), "{said}");
     }
 }
@@ -318,15 +338,30 @@ fn program_and_arguments_are_merged_as_docker_does() {
         ("", &[], &["serve"], &["serve"]),
         ("", &["/app"], &[], &["/app"]),
         ("command = [\"x\"]", &["/app"], &["serve"], &["/app", "x"]),
-        ("command = [\"x\"]", &[], &["serve"], &["x"]),
+        ("command = [\"tool\"]", &[], &["serve"], &["tool"]),
         ("command = []", &["/app"], &["serve"], &["/app"]),
-        ("entrypoint = [\"/e\"]", &["/app"], &["serve"], &["/e"]),
-        ("entrypoint = [\"/e\"]\ncommand = [\"x\"]", &["/app"], &["serve"], &["/e", "x"]),
-        ("entrypoint = []\ncommand = [\"x\"]", &["/app"], &["serve"], &["x"]),
+        ("entrypoint = [\"/bin/tool\"]", &["/app"], &["serve"], &["/bin/tool"]),
+        ("entrypoint = [\"/bin/tool\"]\ncommand = [\"x\"]", &["/app"], &["serve"], &["/bin/tool", "x"]),
+        ("entrypoint = []\ncommand = [\"tool\"]", &["/app"], &["serve"], &["tool"]),
     ] {
         let process = Process { entrypoint: words(entrypoint), cmd: words(cmd), ..defaults() };
         let argv = container(keys, process, vec![base()]).argv;
         assert_eq!(argv, expected, "{keys:?} on {entrypoint:?} {cmd:?}");
+    }
+}
+
+#[test]
+fn a_program_may_stand_on_a_mount_or_behind_a_link_that_leads_there() {
+    let link = || layer(&[("/linked", Item::Link("/data/app"))]);
+    for keys in [
+        "entrypoint = [\"/bin/tool\"]",
+        "entrypoint = [\"bin/../bin/tool\"]",
+        "entrypoint = [\"../app\"]\nworking-dir = \"/srv\"",
+        "entrypoint = [\"/data/app\"]\nvolumes = [\"/srv/data:/data\"]",
+        "entrypoint = [\"/linked\"]\nvolumes = [\"/srv/data:/data\"]",
+        "entrypoint = [\"x\"]\nenvironment = { PATH = \"/missing:/opt/bin\" }\nvolumes = [\"/srv/opt:/opt\"]",
+    ] {
+        container(keys, defaults(), vec![base(), link()]);
     }
 }
 

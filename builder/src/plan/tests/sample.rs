@@ -17,6 +17,8 @@ pub enum Item {
     Folder(u16, u32),
     /// A file with its contents.
     File(&'static str),
+    /// A file that can be run.
+    Program,
     /// A symbolic link.
     Link(&'static str),
     /// Something that nothing can be mounted on.
@@ -52,6 +54,9 @@ pub fn layer(items: &[(&str, Item)]) -> Vec<u8> {
                 let (metadata, size) = (Metadata::new(0o644), contents.len() as u64);
                 writer.file(path, &metadata, size, contents.as_bytes()).unwrap();
             }
+            Item::Program => {
+                writer.file(path, &Metadata::new(0o755), 0, &b""[..]).unwrap();
+            }
             Item::Link(target) => {
                 let link = Kind::Symlink(target.as_bytes().to_vec());
                 writer.node(path, &Metadata::new(0o777), &link).unwrap();
@@ -68,6 +73,10 @@ pub fn layer(items: &[(&str, Item)]) -> Vec<u8> {
 /// What init and programs expect of every image.
 pub fn base() -> Vec<u8> {
     layer(&[
+        ("/app", Item::Program),
+        ("/bin", Item::Folder(0o755, 0)),
+        ("/bin/serve", Item::Program),
+        ("/bin/tool", Item::Program),
         ("/dev", Item::Folder(0o755, 0)),
         ("/etc", Item::Folder(0o755, 0)),
         ("/etc/group", Item::File("root:x:0:\nweb:x:33:\nlog:x:4:web\n")),
