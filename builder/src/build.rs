@@ -1,13 +1,12 @@
 //! The flow of a build: config → lock → images → layers → plan → artifacts. Each step is a call of one stage.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::artifact::{self, Written};
 use crate::cli::{self, Inputs};
 use crate::config::{self, Config, FileContent, Problems};
 use crate::convert;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, gather};
 use crate::fetch;
 use crate::kernel;
 use crate::lock::Lock;
@@ -76,11 +75,14 @@ pub struct Planned {
 pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let config = config::load(configs)?;
     let store = Store::open()?;
-    let init = init(inputs)?;
+    let mut errors = Vec::new();
+    let init = gather(&mut errors, init(inputs));
+    let sources = gather(&mut errors, file_sources(&config));
 
     let lock_path = config.base.join(format!("{}.lock", config.name));
     let old = Lock::read(&lock_path)?;
-    let lock = resolve::resolve(&config, old.as_ref(), &store)?;
+    let lock = gather(&mut errors, resolve::resolve(&config, old.as_ref(), &store));
+    let (Some(init), Some(sources), Some(lock)) = (init, sources, lock) else { return Err(errors.into()) };
     if inputs.locked {
         resolve::require_fresh(old.as_ref(), &lock, &lock_path)?;
     }
@@ -89,10 +91,9 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let kernel = kernel::open(&config.kernel.source, &lock, &images, &store)?;
     let modules = kernel.modules(plan::needs(&config), &config.kernel.modules)?;
     let converted = convert::convert(&config, &images, &store)?;
-    let roots = root::look(&config, &converted)?;
+    let roots = root::look(&config, &converted);
 
     let kernel_file = SourceFile::look(&kernel.image)?;
-    let sources = file_sources(&config)?;
     let images: Vec<plan::Image> = converted.into_iter().map(|converted| converted.image).collect();
     let inputs = plan::Inputs {
         config: &config,
@@ -195,15 +196,15 @@ fn init(inputs: &Inputs) -> Result<SourceFile> {
 }
 
 /// The files of `[[file]]` tables, in their order.
-fn file_sources(config: &Config) -> Result<Vec<SourceFile>> {
-    let sources = config.files.iter().filter_map(|file| match &file.content {
-        FileContent::Source(path) => Some((&file.path, path)),
-        FileContent::Contents(_) => None,
-    });
-    sources
-        .map(|(target, path)| SourceFile::look(path).map_err(|e| e.within(format!("file `{target}`"))))
-        .collect()
+fn file_sources(config: &Config) -> Result<Vec<SourceFile>, Vec<Error>> {
+    let mut errors = Vec::new();
+    let mut sources = Vec::new();
+    for file in &config.files {
+        if let FileContent::Source(path) = &file.content {
+            let source =
+                SourceFile::look(path).map_err(|error| error.within(format!("file `{}`", file.path)));
+            sources.extend(gather(&mut errors, source));
+        }
+    }
+    if errors.is_empty() { Ok(sources) } else { Err(errors) }
 }
-
-/// The roots of all services by their key paths.
-pub type Roots = BTreeMap<String, root::Root>;

@@ -46,34 +46,38 @@ fn convert_image(image: &fetch::Image, store: &Store) -> Result<Converted> {
     for layer in &image.layers {
         let id = chain_id(chain.as_ref(), &layer.diff_id);
         chain = Some(id);
-        let (digest, path) = convert_layer(layer, &id, &tree, store)?;
+        let (digest, path, opened) = convert_layer(layer, &id, &tree, store)?;
         layers.push(Layer { digest: digest.hex(), file: SourceFile::look(&path)? });
-        tree.push(erofs::Image::open(&path)?);
+        tree.push(opened);
     }
     let image = Image { reference: image.reference.clone(), defaults: image.config.config.clone(), layers };
     Ok(Converted { image, tree })
 }
 
-/// The layer's blob and what it is called: by its diff id, or, where its bytes depend on the layers below it, by the
-/// chain id, which names those too.
+/// The layer's blob, opened, and what it is called: by its diff id, or, where its bytes depend on the layers below it,
+/// by the chain id, which names those too. A blob that is visibly damaged is made again.
 fn convert_layer(
     layer: &fetch::Layer,
     chain: &Digest,
     lower: &Tree,
     store: &Store,
-) -> Result<(Digest, PathBuf)> {
+) -> Result<(Digest, PathBuf, erofs::Image)> {
     let by_diff_id = (layer.diff_id, store.layer_path(FORMAT, &layer.diff_id));
     let by_chain_id = (*chain, store.layer_path(FORMAT_CHAINED, chain));
-    if let Some(found) = [&by_diff_id, &by_chain_id].into_iter().find(|(_, path)| path.exists()) {
-        return Ok(found.clone());
+    for (digest, path) in [&by_diff_id, &by_chain_id].into_iter().filter(|(_, path)| path.exists()) {
+        match erofs::Image::open(path) {
+            Ok(opened) => return Ok((*digest, path.clone(), opened)),
+            Err(error) => eprintln!("coracle: {error}"),
+        }
     }
     say(format_args!("converting {}", layer.name));
     let mut draft = store.begin(&by_diff_id.1)?;
     let stream = layer.open()?;
     let converted = layer::convert(stream, lower, draft.file()).map_err(|error| error.within(&layer.name))?;
-    let place = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
-    draft.commit_as(&place.1)?;
-    Ok(place)
+    let (digest, path) = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
+    draft.commit_as(&path)?;
+    let opened = erofs::Image::open(&path)?;
+    Ok((digest, path, opened))
 }
 
 /// The name of a stack of layers (OCI image specification, `config.md`, "Layer ChainID").

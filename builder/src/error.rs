@@ -28,6 +28,12 @@ impl Error {
         self
     }
 
+    /// The same failure with a proposal, unless it has a better one already.
+    #[must_use]
+    pub fn or_hint(self, hint: impl Into<String>) -> Self {
+        if self.hint.is_some() { self } else { self.hint(hint) }
+    }
+
     /// The same failure as part of a larger deed: `{outer}: {sentence}`.
     #[must_use]
     pub fn within(mut self, outer: impl fmt::Display) -> Self {
@@ -53,6 +59,17 @@ impl std::error::Error for Error {}
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         Self::other(error)
+    }
+}
+
+/// The value, or nothing and its errors among the others: for stages whose parts do not depend on each other.
+pub fn gather<T, E: Into<Vec<Error>>>(errors: &mut Vec<Error>, result: Result<T, E>) -> Option<T> {
+    result.map_err(|failed| errors.extend(failed.into())).ok()
+}
+
+impl From<Error> for Vec<Error> {
+    fn from(error: Error) -> Self {
+        vec![error]
     }
 }
 

@@ -53,8 +53,11 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         }
         Command::Check { source } => {
             let plan = build::plan(&source.configs, &source.inputs)?.plan;
-            let services = plan.manifest.services.len();
-            print(&format!("{}: no problems in {services} services\n", plan.name))
+            let services = match plan.manifest.services.len() {
+                1 => "1 service".to_owned(),
+                count => format!("{count} services"),
+            };
+            print(&format!("{}: no problems in {services}\n", plan.name))
         }
         Command::Plan { source, json } => {
             let plan = build::plan(&source.configs, &source.inputs)?.plan;

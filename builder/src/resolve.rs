@@ -1,19 +1,23 @@
 //! From names to digests: what the config's images and kernel package stand for right now, or stood for when the
 //! lock was written.
 
+use std::collections::BTreeSet;
+
 use crate::config::{Config, KernelSource};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gather};
 use crate::kernel;
 use crate::lock::Lock;
 use crate::oci::reference::{Reference, Transport};
 use crate::oci::source;
 use crate::store::Store;
 
-/// The lock that fits the config.
+/// The lock that fits the config, or everything that has no digest.
 ///
 /// Images of this machine's own are resolved anew each time: who rebuilds an image wants it in the machine. What
 /// comes from elsewhere stays what `old` pins it to.
-pub fn resolve(config: &Config, old: Option<&Lock>, store: &Store) -> Result<Lock> {
+pub fn resolve(config: &Config, old: Option<&Lock>, store: &Store) -> Result<Lock, Vec<Error>> {
+    let mut errors = Vec::new();
+    let mut asked = BTreeSet::new();
     let mut lock = Lock::default();
     let services = config.services.iter().map(|service| &service.image);
     let kernel_image = match &config.kernel.source {
@@ -22,21 +26,19 @@ pub fn resolve(config: &Config, old: Option<&Lock>, store: &Store) -> Result<Loc
     };
     for reference in services.chain(kernel_image) {
         let written = reference.to_string();
-        if lock.images.contains_key(&written) {
+        if !asked.insert(written.clone()) {
             continue;
         }
         let pinned = old.and_then(|old| old.images.get(&written)).filter(|_| is_remote(reference));
-        let digest = match pinned {
-            Some(digest) => *digest,
-            None => source::resolve(reference, &config.base, store)?,
-        };
-        lock.images.insert(written, digest);
+        let digest =
+            pinned.map_or_else(|| source::resolve(reference, &config.base, store), |digest| Ok(*digest));
+        lock.images.extend(gather(&mut errors, digest).map(|digest| (written, digest)));
     }
     if let KernelSource::Package(name) = &config.kernel.source {
         let pinned = old.and_then(|old| old.kernel.clone()).filter(|kernel| kernel.package == *name);
-        lock.kernel = Some(pinned.map_or_else(|| kernel::resolve(name), Ok)?);
+        lock.kernel = gather(&mut errors, pinned.map_or_else(|| kernel::resolve(name), Ok));
     }
-    Ok(lock)
+    if errors.is_empty() { Ok(lock) } else { Err(errors) }
 }
 
 fn is_remote(reference: &Reference) -> bool {

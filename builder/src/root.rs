@@ -1,11 +1,10 @@
 //! What an image has at the places that a service needs: the one look into the layers that the plan is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::artifact::erofs::{Kind, Metadata};
-use crate::build::Roots;
-use crate::config::Config;
+use crate::config::{Config, Service};
 use crate::convert::Converted;
 use crate::error::{Error, Result};
 use crate::layer::Tree;
@@ -21,6 +20,8 @@ pub struct Root {
     pub passwd: String,
     /// Contents of `/etc/group`; empty when there is none.
     pub group: String,
+    /// Which of the places where the program can be have something that can be run, or nobody knows what.
+    pub programs: BTreeSet<String>,
     /// By the path as the config or the image writes it.
     pub places: BTreeMap<String, Place>,
 }
@@ -72,28 +73,24 @@ impl Root {
     }
 }
 
-/// Looks at the images of all services, and returns what was found by the services' key paths, or every problem.
-pub fn look(config: &Config, images: &[Converted]) -> Result<Roots, Vec<Error>> {
-    let mut roots = Roots::new();
-    let mut errors = Vec::new();
-    for service in &config.services {
+/// What every service's image has at the places that the service needs, or why it cannot have it, by the services'
+/// key paths.
+pub type Roots = BTreeMap<String, Result<Root>>;
+
+/// Looks at the images of all services.
+pub fn look(config: &Config, images: &[Converted]) -> Roots {
+    let look = |service: &Service| {
         let reference = service.image.to_string();
-        let Some(converted) = images.iter().find(|converted| converted.image.reference == reference) else {
-            errors.push(Error::new(format!("{}: image `{reference}` was not converted", service.path())));
-            continue;
-        };
-        let root = plan::targets(config, service, &converted.image.defaults)
-            .and_then(|targets| look_at(&converted.tree, &targets))
-            .map_err(|error| error.within(format!("{} (image `{reference}`)", service.path())));
-        match root {
-            Ok(root) => drop(roots.insert(service.path(), root)),
-            Err(error) => errors.push(error),
-        }
-    }
-    if errors.is_empty() { Ok(roots) } else { Err(errors) }
+        let converted = images.iter().find(|converted| converted.image.reference == reference);
+        let converted = converted.ok_or_else(|| Error::new("the image was not converted"))?;
+        let defaults = &converted.image.defaults;
+        let candidates = plan::candidates(service, defaults)?;
+        look_at(&converted.tree, &plan::targets(config, service, defaults)?, candidates)
+    };
+    config.services.iter().map(|service| (service.path(), look(service))).collect()
 }
 
-fn look_at(tree: &Tree, targets: &[Target]) -> Result<Root> {
+fn look_at(tree: &Tree, targets: &[Target], candidates: Vec<String>) -> Result<Root> {
     let database = |path: &str| -> Result<String> {
         let bytes = tree.read(path.as_bytes(), MAX_DATABASE)?.unwrap_or_default();
         // A line that is not UTF-8 can be no name that a config asks for.
@@ -101,12 +98,27 @@ fn look_at(tree: &Tree, targets: &[Target]) -> Result<Root> {
     };
     let mut root =
         Root { passwd: database("/etc/passwd")?, group: database("/etc/group")?, ..Root::default() };
+    for path in candidates {
+        if can_run(tree, &path)? {
+            root.programs.insert(path);
+        }
+    }
     for target in targets {
         if !root.places.contains_key(&target.path) {
             root.places.insert(target.path.clone(), place(tree, &target.path)?);
         }
     }
     Ok(root)
+}
+
+/// Whether a path is a program. A link that leads to nothing may lead to something once there are mounts.
+fn can_run(tree: &Tree, path: &str) -> Result<bool> {
+    Ok(match tree.find(path.as_bytes())? {
+        Some(found) => {
+            matches!(found.inode.kind, Kind::File { .. }) && found.inode.metadata.mode & 0o111 != 0
+        }
+        None => tree.find_link(path.as_bytes())?.is_some(),
+    })
 }
 
 /// Walks down to a path: links are followed inside the image, and from the first name that is missing on the rest is
@@ -127,9 +139,9 @@ fn place(tree: &Tree, path: &str) -> Result<Place> {
         let next = format!("{real}/{name}");
         let Some(entry) = tree.find(next.as_bytes())? else {
             if tree.find_link(next.as_bytes())?.is_some() {
-                let what =
-                    format!("`{next}` is a link to nothing in the image, and `{path}` leads through it");
-                return Err(Error::new(what));
+                let through =
+                    if next == path { String::new() } else { format!(", and `{path}` leads through it") };
+                return Err(Error::new(format!("`{next}` is a link to nothing in the image{through}")));
             }
             real = names.fold(next, |path, name| path + "/" + name);
             found = Found::Nothing;

@@ -67,6 +67,11 @@ impl Layer {
         self
     }
 
+    /// The archive itself, for those who put one into another.
+    pub fn into_tar(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+
     fn entry(mut self, kind: EntryType, path: &str, mode: u32, owner: (u64, u64), contents: &[u8]) -> Self {
         let mut header = header(kind, mode, owner);
         header.set_size(u64::try_from(contents.len()).unwrap());
@@ -131,9 +136,7 @@ fn write_image(blobs: &Path, image: Image) -> Value {
     let layers: Vec<Value> = image
         .layers
         .into_iter()
-        .map(|Layer(tar)| {
-            write_blob(blobs, "application/vnd.oci.image.layer.v1.tar", &tar.into_inner().unwrap())
-        })
+        .map(|layer| write_blob(blobs, "application/vnd.oci.image.layer.v1.tar", &layer.into_tar()))
         .collect();
     // The layers are not compressed, so their digests are their diff ids.
     let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();

@@ -1,6 +1,7 @@
-//! Where images come from.
+//! Where images come from, and how odd they can be.
 
-use tests::{Config, demo_image, made};
+use serde_json::json;
+use tests::{Config, Image, Layer, demo_image, layout, made};
 
 #[test]
 fn layouts_archives_and_folders_are_the_same_to_a_machine() {
@@ -27,4 +28,15 @@ fn layouts_archives_and_folders_are_the_same_to_a_machine() {
     }
     let stored = witness.list("/layers").len();
     assert!(stored <= 2 + 4, "busybox is one layer wherever it comes from, and {stored} are stored");
+}
+
+#[test]
+fn an_image_with_the_same_layer_twice_boots() {
+    let twice = || Layer::new().file("same", 0o644, b"same");
+    let between = Layer::new().whiteout("same").file("between", 0o644, b"between");
+    let layers = vec![Layer::with_probe(), twice(), between, twice()];
+    let images = layout("layer-twice", vec![Image { tag: "twice", layers, config: json!({}) }]);
+    let machine = Config::new("layer-twice-boot").probe_in(&format!("{images}:twice"), "a", "").boot();
+    let probe = machine.probe("a");
+    assert_eq!((probe.read("/same"), probe.read("/between")), ("same".to_owned(), "between".to_owned()));
 }

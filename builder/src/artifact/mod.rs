@@ -122,6 +122,7 @@ pub fn open(folder: &Path) -> Result<Written> {
                 Error::new(format!("`{}` is no record of this version", path.display()))
                     .hint("build the machine again")
             })?;
+            check_sizes(folder, &record)?;
             Ok(Written { folder: folder.to_owned(), record, unchanged: true })
         }
         [] => Err(Error::new(format!("there is no machine in `{}`", folder.display()))
@@ -131,6 +132,18 @@ pub fn open(folder: &Path) -> Result<Written> {
                 .hint("build each into a folder of its own"))
         }
     }
+}
+
+/// Refuses files that somebody else has written since. Their times tell nothing: copies have others.
+fn check_sizes(folder: &Path, record: &Record) -> Result<()> {
+    for FileRecord { file, size, .. } in &record.files {
+        let SourceFile { path, size: now, .. } = SourceFile::look(&folder.join(file))?;
+        if now != *size {
+            let what = format!("`{}` has {now} bytes, and {size} were written", path.display());
+            return Err(Error::new(what).hint("build the machine again"));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the artifacts of a plan, unless they are there already.
@@ -143,6 +156,8 @@ pub fn write(plan: &ImagePlan, folder: &Path) -> Result<Written> {
         return Ok(Written { folder: folder.to_owned(), record, unchanged: true });
     }
     std::fs::create_dir_all(folder).doing(|| format!("make the folder `{}`", folder.display()))?;
+    // A folder without a record is no machine: whoever is killed between two files leaves none.
+    remove_record(folder, name)?;
     let kernel = write_file(folder, &format!("{name}-kernel"), |draft| copy(&plan.kernel, draft))?;
     let initramfs =
         write_file(folder, &format!("{name}-initramfs.img"), |draft| write_initramfs(plan, draft))?;
@@ -163,6 +178,16 @@ pub fn write(plan: &ImagePlan, folder: &Path) -> Result<Written> {
     draft.write_all(&text).doing(|| format!("write `{}`", path.display()))?;
     draft.commit()?;
     Ok(Written { folder: folder.to_owned(), record, unchanged: false })
+}
+
+fn remove_record(folder: &Path, name: &str) -> Result<()> {
+    let path = record_path(folder, name);
+    match std::fs::remove_file(&path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(cause).doing(|| format!("remove `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the artifacts depend on: the plan, and this program.

@@ -16,8 +16,8 @@ use std::time::Duration;
 use manifest::{Device, Kind, Name, Restart};
 
 use crate::oci::reference::Reference;
-pub use problem::Problems;
-pub use value::{Port, Protocol, Tmpfs, Volume, absolute, duration, signal, size};
+pub use problem::{Problems, suggestion};
+pub use value::{Port, Protocol, Tmpfs, Volume, absolute, duration, signal, signal_name, size};
 
 /// A machine, as its config means it.
 #[derive(Debug, Clone, PartialEq)]

@@ -71,7 +71,10 @@ pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> S
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3))
+        // Of the shortest words, something must be left of the candidate.
+        .filter(|(distance, candidate)| {
+            *distance <= 1.max(candidate.len() / 3) && *distance < candidate.len()
+        })
         .min()
         .map(|(_, candidate)| format!(" (did you mean `{candidate}`?)"))
         .unwrap_or_default()

@@ -24,6 +24,11 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("readonly", "read-only"),
     ("restart-policy", "restart"),
     ("timeout-stop", "stop-grace-period"),
+    // systemd's, whose words have no hyphens once they are in lower case.
+    ("execstart", "command"),
+    ("killsignal", "stop-signal"),
+    ("timeoutstopsec", "stop-grace-period"),
+    ("workingdirectory", "working-dir"),
     ("content", "contents"),
 ];
 
@@ -232,7 +237,7 @@ impl FromValue for Vec<At<String>> {
 }
 
 impl FromValue for Vec<At<Scalar>> {
-    const EXPECTED: &'static str = "a list of strings or numbers";
+    const EXPECTED: &'static str = "a list such as [\"8080:80\"]";
     fn from_value(value: Value) -> Option<Self> {
         list(value)
     }

@@ -271,6 +271,15 @@ pub fn signal(text: &str) -> Result<i32, String> {
     i32::try_from(index + 1).map_err(|_| wrong())
 }
 
+/// What a signal is called, for people.
+pub fn signal_name(number: i32) -> String {
+    let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    match index.and_then(|index| SIGNALS.get(index)) {
+        Some(name) => format!("SIG{name}"),
+        None => format!("signal {number}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,6 +371,11 @@ mod tests {
         }
         for wrong in ["", "0", "65", "-1", "SIG", "SIGFOO", "RTMIN+31", "RTMIN3"] {
             assert!(signal(wrong).is_err(), "{wrong}");
+        }
+        for (number, name) in
+            [(1, "SIGHUP"), (15, "SIGTERM"), (31, "SIGSYS"), (37, "signal 37"), (0, "signal 0")]
+        {
+            assert_eq!(signal_name(number), name);
         }
     }
 }

@@ -426,10 +426,10 @@ fn a_place_that_holds_no_image_is_refused_with_the_reason() {
     fs::write(bench.base().join("a.tar"), tar_of(&[("a", b"")])).unwrap();
     for (reference, why) in [
         ("oci:empty", "it is no OCI image layout: it has no `oci-layout`"),
-        ("oci:nowhere", "it is no OCI image layout: it has no `oci-layout`"),
+        ("oci:nowhere", "there is no folder `"),
         ("oci-archive:nowhere", "No such file or directory"),
         ("oci-archive:empty", "is no file"),
-        ("oci-archive:text", "cannot read the header at byte 0"),
+        ("oci-archive:text", "it is no tar archive, or damaged at byte 0"),
         ("oci-archive:a.tar", "it is no OCI image layout"),
         ("docker-archive:a.tar", "it is no archive of `docker save`: it has no `manifest.json`"),
         ("dir:nowhere", "No such file or directory"),

@@ -77,10 +77,12 @@ impl Kernel {
     fn read_module(&self, name: &str, file: &Path) -> Result<Vec<u8>> {
         let keep_signature = self.option("CONFIG_MODULE_SIG_FORCE") == Ok(Some("y"));
         let ready = self.ready.as_ref().map(|folder| folder.join(format!("{name}.ko")));
-        if let Some(bytes) = ready.as_ref().and_then(|path| std::fs::read(path).ok()) {
+        let kept = ready.as_ref().and_then(|path| std::fs::read(path).ok());
+        if let Some(bytes) = kept.filter(|bytes| ModInfo::parse(file, bytes).is_ok()) {
             return Ok(bytes);
         }
         let mut bytes = module::read(file)?;
+        ModInfo::parse(file, &bytes)?;
         if !keep_signature {
             module::strip_signature(&mut bytes);
         }
@@ -90,6 +92,16 @@ impl Kernel {
             draft.commit()?;
         }
         Ok(bytes)
+    }
+
+    /// A kernel that the store keeps can be had again.
+    fn with_way_out(&self, error: Error) -> Error {
+        match self.ready.as_deref().and_then(Path::parent) {
+            Some(folder) => {
+                error.hint(format!("delete `{}`: the next build unpacks the kernel again", folder.display()))
+            }
+            None => error,
+        }
     }
 
     /// The modules that carry `alias`: what a soft dependency may name instead of a module.
@@ -123,8 +135,9 @@ impl LoadOrder<'_> {
         let Some(file) = self.kernel.modules.get(&name) else {
             let asked =
                 self.path.first().map(|first| format!(", which `{first}` depends on,")).unwrap_or_default();
+            let meant = crate::config::suggestion(&name, self.kernel.modules.keys().map(String::as_str));
             return Err(Error::new(format!(
-                "{} has no module `{name}`{asked} and no such driver built in",
+                "{} has no module `{name}`{asked} and no such driver built in{meant}",
                 self.kernel.label
             )));
         };
@@ -134,7 +147,7 @@ impl LoadOrder<'_> {
                 self.path.join(", ")
             )));
         }
-        let bytes = self.kernel.read_module(&name, file)?;
+        let bytes = self.kernel.read_module(&name, file).map_err(|error| self.kernel.with_way_out(error))?;
         let info = ModInfo::parse(file, &bytes)?;
         self.path.push(name.clone());
         for dependency in &info.depends {
@@ -164,9 +177,12 @@ impl LoadOrder<'_> {
     }
 }
 
-/// All modules below a folder, by name.
+/// All modules below a folder, by name. Of several with one name it is that below `updates/`, as for depmod(8), and
+/// else the first by its path.
 fn find_modules(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let updates = folder.join("updates");
+    let rank = |path: &Path| (!path.starts_with(&updates), path.to_owned());
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let doing = || format!("list modules in `{}`", folder.display());
@@ -177,7 +193,10 @@ fn find_modules(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
             if file_type.is_dir() {
                 folders.push(path);
             } else if let Some(name) = path.file_name().and_then(|name| module::name(name.to_str()?)) {
-                found.insert(normalise(name), path);
+                let place = found.entry(normalise(name)).or_insert_with(|| path.clone());
+                if rank(&path) < rank(place) {
+                    *place = path;
+                }
             }
         }
     }

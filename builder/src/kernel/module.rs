@@ -114,6 +114,31 @@ mod tests {
     }
 
     #[test]
+    fn a_module_is_read_however_it_is_compressed() {
+        use std::io::Write as _;
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = b"\x7fELF and so on".repeat(1000);
+        let xz = liblzma::encode_all(&bytes[..], 6).unwrap();
+        let zstd = zstd::encode_all(&bytes[..], 3).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&bytes).unwrap();
+        let gzip = gzip.finish().unwrap();
+        for (ending, stored) in [("ko", &bytes), ("ko.xz", &xz), ("ko.zst", &zstd), ("ko.gz", &gzip)] {
+            let path = folder.path().join(format!("a.{ending}"));
+            std::fs::write(&path, stored).unwrap();
+            assert_eq!(read(&path).unwrap(), bytes, "{ending}");
+            if ending == "ko" {
+                continue;
+            }
+            for damaged in [&stored[..stored.len() / 2], &stored[1..], b""] {
+                std::fs::write(&path, damaged).unwrap();
+                let error = read(&path).unwrap_err().to_string();
+                assert!(error.starts_with("cannot read kernel module `"), "{ending}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn only_a_whole_signature_is_cut_off() {
         let signed = |length: u32| {
             let mut module = b"ELF...".to_vec();

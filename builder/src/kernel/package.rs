@@ -49,7 +49,7 @@ pub fn resolve(package: &str) -> Result<LockedKernel> {
 /// The fields of a package's newest version.
 fn show(package: &str) -> Result<BTreeMap<String, String>> {
     let output = APT_CACHE.output(Path::new("/"), &["show", "--no-all-versions", package]).map_err(|error| {
-        error.within(format!("cannot find kernel package `{package}`")).hint(
+        error.within(format!("cannot find kernel package `{package}`")).or_hint(
             "`apt-get update` fetches the lists of packages; `apt-cache search linux-image-` prints the kernels there are",
         )
     })?;
@@ -66,7 +66,7 @@ pub fn unpack(locked: &LockedKernel, folder: &Path) -> Result<()> {
         tempfile::tempdir_in(folder).doing(|| format!("make a folder in `{}`", folder.display()))?;
     // The sandbox user of apt may not enter our folder; apt then only warns, which nobody needs to see.
     APT_GET.output(download.path(), &["-o", "APT::Sandbox::User=root", "download", &what]).map_err(|error| {
-        error.within(format!("cannot download kernel package `{what}`")).hint(
+        error.within(format!("cannot download kernel package `{what}`")).or_hint(
             "when the version is no longer offered, delete the [kernel] table of the lock file to take the newest one",
         )
     })?;

@@ -88,6 +88,13 @@ fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static s
     if met {
         return Ok(has_module);
     }
+    if let (Err(()), Some(name)) = (kernel.option(option), module) {
+        let what = format!(
+            "{} has no module `{name}`, needed {why}, and whether {option} is built in is not known",
+            kernel.label
+        );
+        return Err(Error::new(what).hint("put the kernel's configuration beside it as `config`"));
+    }
     let module = module.map(|name| format!(" and has no module `{name}`")).unwrap_or_default();
     Err(Error::new(format!("{} lacks {option}{module}, needed {why}", kernel.label))
         .hint("take a kernel that has it, such as [kernel] package = \"linux-image-cloud-amd64\""))

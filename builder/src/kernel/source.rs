@@ -56,19 +56,27 @@ fn unpacked(
     unpack: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Kernel> {
     let folder = store.kernel_path(id);
-    if !folder.exists() {
+    let doing = || format!("unpack a kernel into `{}`", folder.display());
+    if let Err(error) = check_image(&folder.join("vmlinuz")) {
         let kernels = store.kernel_path("");
-        let doing = || format!("make a folder in `{}`", kernels.display());
         std::fs::create_dir_all(&kernels).doing(doing)?;
         let draft = tempfile::tempdir_in(&kernels).doing(doing)?;
-        unpack(draft.path())?;
-        check_image(&draft.path().join("vmlinuz"))?;
-        std::fs::create_dir(draft.path().join("ready")).doing(doing)?;
+        if folder.exists() {
+            eprintln!("coracle: {error}; unpacking it again");
+            std::fs::rename(&folder, draft.path().join("damaged")).doing(doing)?;
+        }
+        let whole = draft.path().join("whole");
+        std::fs::create_dir(&whole).doing(doing)?;
+        unpack(&whole)?;
+        check_image(&whole.join("vmlinuz"))?;
+        std::fs::create_dir(whole.join("ready")).doing(doing)?;
+        // The folder's name must not outlive a power failure that the files in it did not.
+        rustix::fs::syncfs(File::open(&whole).doing(doing)?).doing(doing)?;
         // Another build may have been faster: its folder has the same content, and this one is dropped.
-        if let Err(cause) = std::fs::rename(draft.path(), &folder)
+        if let Err(cause) = std::fs::rename(&whole, &folder)
             && !folder.exists()
         {
-            return Err(cause).doing(|| format!("move the unpacked kernel to `{}`", folder.display()));
+            return Err(cause).doing(doing);
         }
     }
     let modules = folder.join("modules");

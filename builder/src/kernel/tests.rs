@@ -140,3 +140,33 @@ fn a_loop_device_is_needed_only_where_erofs_cannot_mount_files() {
     let options = options + "CONFIG_EROFS_FS_BACKED_BY_FILE=y\n";
     assert!(kernel(&folder, &[], &[], &options).modules(needs, &[]).is_ok());
 }
+
+#[test]
+fn what_is_not_known_of_a_kernel_is_not_called_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let unknown = kernel(&folder, &[], &["erofs"], "");
+    let error = unknown.modules(Needs { overlay: true }, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "kernel `test` has no module `virtio_pci`, needed for the devices of a virtual machine, and whether \
+         CONFIG_VIRTIO_PCI is built in is not known"
+    );
+    assert_eq!(error.advice(), Some("put the kernel's configuration beside it as `config`"));
+}
+
+#[test]
+fn modules_are_found_in_any_order_of_the_folder_with_updates_first() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["z/kernel/a.ko", "kernel/a.ko.xz", "updates/b.ko.zst", "kernel/b.ko", "kernel/c-d.ko.gz"] {
+        let path = folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }
+    std::fs::write(folder.path().join("modules.order"), "").unwrap();
+    let found = find_modules(folder.path()).unwrap();
+    let found: Vec<(&str, &str)> = found
+        .iter()
+        .map(|(name, path)| (name.as_str(), path.strip_prefix(folder.path()).unwrap().to_str().unwrap()))
+        .collect();
+    assert_eq!(found, [("a", "kernel/a.ko.xz"), ("b", "updates/b.ko.zst"), ("c_d", "kernel/c-d.ko.gz")]);
+}

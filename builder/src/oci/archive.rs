@@ -260,6 +260,10 @@ fn header(whole: &Extent, at: u64) -> Result<Option<Header>> {
     if at >= whole.size {
         return Ok(None);
     }
+    let damaged = || Error::new(format!("it is no tar archive, or damaged at byte {at}"));
+    if whole.size - at < BLOCK {
+        return Err(damaged());
+    }
     whole.file.read_exact_at(header.as_mut_bytes(), at).doing(|| format!("read the header at byte {at}"))?;
     let bytes = header.as_bytes();
     if bytes.iter().all(|&byte| byte == 0) {
@@ -269,7 +273,7 @@ fn header(whole: &Extent, at: u64) -> Result<Option<Header>> {
     let sum = |range: &[u8]| range.iter().map(|&byte| u32::from(byte)).sum::<u32>();
     let expected = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
     if header.cksum().ok() != Some(expected) {
-        return Err(Error::new(format!("it is no tar archive, or damaged at byte {at}")));
+        return Err(damaged());
     }
     Ok(Some(header))
 }

@@ -71,7 +71,13 @@ impl Layout {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let missing = || Error::new(format!("it is no OCI image layout: it has no `{name}`"));
+        let missing = || match self {
+            Self::Folder(folder) if !folder.exists() => {
+                Error::new(format!("there is no folder `{}`", folder.display()))
+                    .hint("paths start from the folder of the config")
+            }
+            _ => Error::new(format!("it is no OCI image layout: it has no `{name}`")),
+        };
         self.file(name)?.ok_or_else(missing)?.read(LIMIT, &format!("`{name}`"))
     }
 }

@@ -2,6 +2,7 @@
 
 use manifest::{Container, Mount, Name, Service as Supervised, Stop};
 
+use super::mount_point::{hidden, is_within};
 use super::user;
 use crate::config::{Service, Volume};
 use crate::error::{Error, Result};
@@ -43,23 +44,26 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root) -> Result<Super
             .map_err(|what| Error::new(format!("StopSignal: {what}")))?,
     };
     let grace_ms = u64::try_from(service.stop_grace_period.as_millis()).unwrap_or(u64::MAX);
+    let container = Container {
+        layers: Vec::new(),
+        read_only: service.read_only,
+        argv: argv(service, defaults)?,
+        env: environment(service, defaults, &resolved.home, &hostname)?,
+        cwd: root.resolved(&working_dir(service, defaults)?),
+        user: resolved.user,
+        hostname,
+        capabilities,
+        mounts: mounts(service, defaults, root)?,
+        devices: service.devices.clone(),
+    };
+    check_program(&container, &candidates(service, defaults)?, root)?;
+    check_hidden(&container, root)?;
     Ok(Supervised {
         name: service.name.clone(),
         kind: service.kind,
         restart: service.restart,
         stop: Stop { signal, grace_ms },
-        container: Container {
-            layers: Vec::new(),
-            read_only: service.read_only,
-            argv: argv(service, defaults)?,
-            env: environment(service, defaults, &resolved.home, &hostname)?,
-            cwd: root.resolved(&working_dir(service, defaults)?),
-            user: resolved.user,
-            hostname,
-            capabilities,
-            mounts: mounts(service, defaults, root)?,
-            devices: service.devices.clone(),
-        },
+        container,
     })
 }
 
@@ -75,7 +79,7 @@ fn argv(service: &Service, defaults: &Process) -> Result<Vec<String>> {
     };
     let argv: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
     match argv.first() {
-        None => Err(Error::new("the image names no program to run")
+        None => Err(Error::new("neither the image nor the config names a program to run")
             .hint("set `command = [\"program\", \"argument\"]`")),
         Some(program) if program.is_empty() => Err(Error::new("the program to run has an empty name")),
         Some(_) if argv.iter().any(|word| word.contains('\0')) => {
@@ -146,31 +150,113 @@ pub fn declared_volumes(service: &Service, defaults: &Process) -> Result<Vec<Str
 
 /// The mounts of a service, sorted, none inside another.
 fn mounts(service: &Service, defaults: &Process, root: &Root) -> Result<Vec<Mount>> {
-    let declared = declared_volumes(service, defaults)?.into_iter();
-    let declared =
-        declared.map(|target| Mount::Tmpfs { target: root.resolved(&target), size: 0, mode: 0o1777 });
-    let tmpfs = service.tmpfs.iter().map(|tmpfs| Mount::Tmpfs {
-        target: root.resolved(&tmpfs.target),
-        size: tmpfs.size,
-        mode: tmpfs.mode,
+    let tmpfs = service.tmpfs.iter().map(|tmpfs| {
+        let target = root.resolved(&tmpfs.target);
+        (tmpfs.target.clone(), Mount::Tmpfs { target, size: tmpfs.size, mode: tmpfs.mode })
     });
-    let volumes = service.volumes.iter().map(|volume| Mount::Bind {
-        source: volume.source.clone(),
-        target: root.resolved(&volume.target),
-        read_only: volume.read_only,
+    let volumes = service.volumes.iter().map(|volume| {
+        let (source, target) = (volume.source.clone(), root.resolved(&volume.target));
+        (volume.target.clone(), Mount::Bind { source, target, read_only: volume.read_only })
     });
-    let mut mounts: Vec<Mount> = declared.chain(tmpfs).chain(volumes).collect();
+    // Each with its target as it is written.
+    let mut mounts: Vec<(String, Mount)> = tmpfs.chain(volumes).collect();
+    for written in declared_volumes(service, defaults)? {
+        let path = root.resolved(&written);
+        // What is mounted there by the config, or by another name of the same place, is writable already.
+        if !mounts.iter().any(|(_, mount)| is_within(&path, target(mount))) {
+            mounts.push((written, Mount::Tmpfs { target: path, size: 0, mode: 0o1777 }));
+        }
+    }
     // By the names on the way, so that what is inside a mount follows it.
-    mounts.sort_by(|a, b| target(a).split('/').cmp(target(b).split('/')));
+    mounts.sort_by(|(_, a), (_, b)| target(a).split('/').cmp(target(b).split('/')));
     for pair in mounts.windows(2) {
-        let (outer, inner) = (target(&pair[0]), target(&pair[1]));
+        let [(outer, a), (inner, b)] = pair else { continue };
+        if target(a) == target(b) {
+            let what = format!("two mounts are on `{}`: `{outer}` and `{inner}` lead there", target(a));
+            return Err(Error::new(what));
+        }
         // init makes nothing inside a mount, and what the image has there is hidden by it.
-        if inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        if is_within(target(b), target(a)) {
             return Err(Error::new(format!("the mount on `{inner}` is inside the mount on `{outer}`"))
                 .hint("mount them beside each other"));
         }
     }
-    Ok(mounts)
+    Ok(mounts.into_iter().map(|(_, mount)| mount).collect())
+}
+
+/// Refuses mounts over what the container cannot do without.
+fn check_hidden(container: &Container, root: &Root) -> Result<()> {
+    let resolv_conf = root.resolved(manifest::path::RESOLV_CONF);
+    for mount in &container.mounts {
+        let at = target(mount);
+        if is_within(&resolv_conf, at) {
+            let what = format!("the mount on `{at}` hides `{resolv_conf}`, where init puts the name servers");
+            return Err(Error::new(what).hint("mount on single files or folders beside it"));
+        }
+        let is_empty = matches!(mount, Mount::Tmpfs { .. }) && container.cwd != at;
+        if is_empty && is_within(&container.cwd, at) {
+            let what = format!(
+                "the working directory `{}` is inside the tmpfs on `{at}`, which is empty",
+                container.cwd
+            );
+            return Err(Error::new(what).hint("set `working-dir` to a folder that is not"));
+        }
+    }
+    Ok(())
+}
+
+/// The paths at which the program of a service is looked for, in that order.
+pub fn candidates(service: &Service, defaults: &Process) -> Result<Vec<String>> {
+    let argv = argv(service, defaults)?;
+    let program = argv[0].as_str();
+    if program.contains('/') {
+        return Ok(vec![joined(&working_dir(service, defaults)?, program)]);
+    }
+    let in_image = || defaults.env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
+    let path = service.environment.get("PATH").map(String::as_str).or_else(in_image).unwrap_or(DEFAULT_PATH);
+    Ok(path.split(':').filter(|folder| !folder.is_empty()).map(|folder| joined(folder, program)).collect())
+}
+
+/// A path as seen from a folder, without `.` and `..`.
+fn joined(folder: &str, path: &str) -> String {
+    let folder = if path.starts_with('/') { "" } else { folder };
+    let mut names: Vec<&str> = Vec::new();
+    for name in folder.split('/').chain(path.split('/')) {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
+/// Refuses a program that is not there, and one that the kernel makes up, such as `/proc/self/exe` (CVE-2019-5736).
+fn check_program(container: &Container, candidates: &[String], root: &Root) -> Result<()> {
+    let program = container.argv[0].as_str();
+    if program.contains('/')
+        && let Some(top) = candidates.iter().find_map(|path| hidden(path))
+    {
+        return Err(Error::new(format!("the program `{program}` is below {top}, which the kernel fills"))
+            .hint("set `entrypoint` to a program of the image"));
+    }
+    let on_mount = |path: &String| container.mounts.iter().any(|mount| is_within(path, target(mount)));
+    if candidates.iter().any(|path| root.programs.contains(path) || on_mount(path)) {
+        return Ok(());
+    }
+    // An image's words can have anything in them; quotes do no harm.
+    let mut what =
+        format!("the image has no program `{}`", program.escape_debug().to_string().replace("\\'", "'"));
+    if !program.contains('/') {
+        let folders = candidates.iter().filter_map(|path| path.rsplit_once('/')).map(|(folder, _)| folder);
+        what += &format!(" in its PATH, {}", folders.collect::<Vec<_>>().join(":"));
+    }
+    let hint = if program.contains(char::is_whitespace) {
+        "each word of a command is a string of its own: [\"sh\", \"-c\", \"echo hello\"]"
+    } else {
+        "`command` takes the place of the image's command, `entrypoint` that of its entrypoint"
+    };
+    Err(Error::new(what).hint(hint))
 }
 
 fn target(mount: &Mount) -> &str {

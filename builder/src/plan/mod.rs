@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::kernel::{Module, Needs};
 use crate::oci::descriptor::Digest;
 use crate::oci::image::Process;
-use crate::root::Root;
+use crate::root::Roots;
+pub use container::candidates;
 pub use mount_point::{Target, targets};
 pub use print::bytes;
 
@@ -85,8 +86,8 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// All images that its services use.
     pub images: &'a [Image],
-    /// What each service's image has at the places that the service needs, by the service's key path.
-    pub roots: &'a BTreeMap<String, Root>,
+    /// What each service's image has at the places that the service needs.
+    pub roots: &'a Roots,
     /// The kernel's name for people, and its file.
     pub kernel: (&'a str, &'a SourceFile),
     /// The modules, in load order.
@@ -216,13 +217,18 @@ fn supervised(inputs: &Inputs<'_>, service: &Service, layers: &mut LayerStore) -
     let image = inputs.images.iter().find(|image| image.reference == reference);
     let image = image.ok_or_else(|| Error::new("the image was not fetched"))?;
     let root = inputs.roots.get(&service.path());
-    let root = root.ok_or_else(|| Error::new("the image was not looked at"))?;
+    let root =
+        root.ok_or_else(|| Error::new("the image was not looked at"))?.as_ref().map_err(Clone::clone)?;
     let mut supervised = container::merge(service, &image.defaults, root)?;
     let targets = targets(inputs.config, service, &image.defaults)?;
     let own = mount_point::layer(&targets, root)?;
     supervised.container.layers.extend(own.map(|bytes| layers.add_own(bytes)));
     for layer in image.layers.iter().rev() {
-        supervised.container.layers.push(layers.add(layer, &reference)?);
+        let index = layers.add(layer, &reference)?;
+        // overlayfs takes each layer once (ELOOP). All that a layer does it does again further up.
+        if !supervised.container.layers.contains(&index) {
+            supervised.container.layers.push(index);
+        }
     }
     Ok(supervised)
 }
@@ -320,3 +326,6 @@ fn initramfs(inputs: &Inputs<'_>, manifest: &Manifest, layers: Vec<Content>) -> 
 fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(end, _)| &path[..end]).filter(|parent| !parent.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

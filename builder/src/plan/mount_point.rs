@@ -48,14 +48,25 @@ const STANDARD: &[(&str, TargetKind)] = &[
 /// Folders in which nothing of an image is visible at run time.
 const HIDDEN: &[&str] = &["/dev", "/proc", "/sys"];
 
+/// The one of these folders that a path is in, or is.
+pub fn hidden(path: &str) -> Option<&'static str> {
+    HIDDEN.iter().copied().find(|top| is_within(path, top))
+}
+
+/// Whether an absolute path is `folder` or something below it.
+pub fn is_within(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// All that the root of a service's container must have, the standard places first.
 pub fn targets(config: &Config, service: &Service, defaults: &Process) -> Result<Vec<Target>> {
     let mut targets: Vec<Target> =
         STANDARD.iter().map(|(path, kind)| Target { path: (*path).to_owned(), kind: *kind }).collect();
     let cwd = working_dir(service, defaults)?;
-    if HIDDEN.iter().any(|top| cwd == *top || cwd.starts_with(&format!("{top}/"))) {
+    // A process that begins below `/proc/self/fd` begins outside its root (CVE-2024-21626).
+    if let Some(top) = hidden(&cwd) {
         return Err(Error::new(format!(
-            "the working directory `{cwd}` is below a folder that the kernel fills"
+            "the working directory `{cwd}` is below {top}, which the kernel fills"
         ))
         .hint("set `working-dir` to a folder of the image"));
     }

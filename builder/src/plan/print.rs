@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manifest::{Kind, Mount, Service};
+use manifest::{Kind, Mount, Restart, Service, Stop};
 use serde_json::{Value, json};
 
 use super::{Content, Entry, ImagePlan, SourceFile};
@@ -55,28 +55,23 @@ impl fmt::Display for ImagePlan {
         writeln!(text, "machine   {}", self.name)?;
         writeln!(text, "kernel    {}", self.kernel_label)?;
         writeln!(text, "cmdline   {}", self.cmdline)?;
-        writeln!(text, "modules   {}", self.manifest.modules.join(" ").replace(".ko", ""))?;
+        let modules: Vec<&str> =
+            self.manifest.modules.iter().map(|file| file.trim_end_matches(".ko")).collect();
+        writeln!(text, "modules   {}", modules.join(" "))?;
+        for port in &self.ports {
+            let (protocol, address) = (port.protocol.as_str(), port.address);
+            writeln!(text, "port      {}/{protocol} is {address}:{} of the host", port.guest, port.host)?;
+        }
         for service in &self.manifest.services {
             write_service(text, service)?;
         }
         writeln!(text, "\nlayers")?;
         for (digest, users) in &self.layer_users {
-            let size = self.layer_size(digest);
+            let size = bytes(self.layer_size(digest));
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
-            writeln!(
-                text,
-                "  {:>10}  {}  {}",
-                bytes(size),
-                &digest[..12.min(digest.len())],
-                users.join(", ")
-            )?;
+            writeln!(text, "  {size:>10}  {}  {}", &digest[..12.min(digest.len())], users.join(", "))?;
         }
-        writeln!(text, "\ninitramfs")?;
-        for entry in self.initramfs.iter().filter(|entry| entry.content != Content::Folder) {
-            writeln!(text, "  {:>10}  {:04o}  {}", bytes(entry.content.size()), entry.mode, entry.path)?;
-        }
-        let total: u64 = self.initramfs.iter().map(|entry| entry.content.size()).sum();
-        writeln!(text, "  {:>10}  in all", bytes(total))?;
+        self.write_initramfs(text)?;
         writeln!(text, "\nprivileges")?;
         self.privileges().iter().try_for_each(|line| writeln!(text, "  {line}"))
     }
@@ -87,30 +82,81 @@ impl ImagePlan {
         let path = format!("{}/{digest}.erofs", manifest::path::LAYERS);
         self.initramfs.iter().find(|entry| entry.path == path).map_or(0, |entry| entry.content.size())
     }
+
+    fn write_initramfs(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(text, "\ninitramfs")?;
+        let layers = format!("{}/", manifest::path::LAYERS);
+        let (mut of_layers, mut total) = (0, 0);
+        for Entry { path, mode, content, .. } in &self.initramfs {
+            total += content.size();
+            if path.starts_with(&layers) {
+                of_layers += content.size();
+            } else if *content != Content::Folder {
+                writeln!(text, "  {:>10}  {mode:04o}  {path}", bytes(content.size()))?;
+            }
+        }
+        writeln!(
+            text,
+            "  {:>10}  0600  {layers} (the {} above)",
+            bytes(of_layers),
+            count(self.layer_users.len())
+        )?;
+        writeln!(text, "  {:>10}  in all", bytes(total))
+    }
 }
 
 fn write_service(text: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     let container = &service.container;
     let user = &container.user;
     writeln!(text, "\n{}", path(service))?;
-    writeln!(text, "  runs    {}", container.argv.join(" "))?;
-    writeln!(text, "  as      {}:{} {:?} in {}", user.uid, user.gid, user.groups, container.cwd)?;
+    let words: Vec<String> = container.argv.iter().map(|word| shown(word)).collect();
+    writeln!(text, "  runs     {}", words.join(" "))?;
+    write!(text, "  as       user {} and group {}", user.uid, user.gid)?;
+    if !user.groups.is_empty() {
+        let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
+        write!(text, " (also {})", groups.join(", "))?;
+    }
+    writeln!(text, " in {}", container.cwd)?;
+    writeln!(text, "  host     {}", container.hostname)?;
+    // Values can be secrets; `--json` has them.
+    let names: Vec<&str> = container.env.iter().filter_map(|pair| pair.split('=').next()).collect();
+    writeln!(text, "  env      {}", names.join(" "))?;
     let root = if container.read_only { "read-only" } else { "writable" };
-    writeln!(text, "  root    {root}, {} layers", container.layers.len())?;
+    writeln!(text, "  root     {root}, {}", count(container.layers.len()))?;
     for mount in &container.mounts {
         match mount {
-            Mount::Tmpfs { target, size: 0, .. } => writeln!(text, "  mounts  tmpfs on {target}")?,
+            Mount::Tmpfs { target, size: 0, .. } => writeln!(text, "  mounts   a tmpfs on {target}")?,
             Mount::Tmpfs { target, size, .. } => {
-                writeln!(text, "  mounts  tmpfs of {} on {target}", bytes(*size))?
+                writeln!(text, "  mounts   a tmpfs of {} on {target}", bytes(*size))?;
             }
             Mount::Bind { source, target, read_only } => {
-                let access = if *read_only { " read-only" } else { "" };
-                writeln!(text, "  mounts  {source} on {target}{access}")?;
+                let access = if *read_only { ", read-only" } else { "" };
+                writeln!(text, "  mounts   the machine's {source} on {target}{access}")?;
             }
         }
     }
-    let stop = service.stop;
-    writeln!(text, "  stops   by signal {}, killed after {} ms", stop.signal, stop.grace_ms)
+    for device in &container.devices {
+        writeln!(text, "  device   the machine's {} as {}", device.source, device.target)?;
+    }
+    let again = match service.restart {
+        Restart::Never => "never",
+        Restart::OnFailure => "when it fails",
+        Restart::Always => "always",
+    };
+    writeln!(text, "  restarts {again}")?;
+    let Stop { signal, grace_ms } = service.stop;
+    let grace = std::time::Duration::from_millis(grace_ms);
+    writeln!(text, "  stops    by {}, killed after {grace:?}", crate::config::signal_name(signal))
+}
+
+/// A word of a command: quoted where a reader could not tell where it ends.
+fn shown(word: &str) -> String {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\'' | '\\');
+    if !word.is_empty() && word.chars().all(is_plain) { word.to_owned() } else { format!("{word:?}") }
+}
+
+fn count(layers: usize) -> String {
+    if layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") }
 }
 
 fn path(service: &Service) -> String {

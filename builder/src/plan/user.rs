@@ -59,10 +59,8 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Resolved> {
         (Some(uid), _) => uid,
         (None, Some(entry)) => entry.uid,
         (None, None) => {
-            return Err(Error::new(format!(
-                "no user is called `{}` in the image's /etc/passwd",
-                user.escape_debug()
-            )));
+            let known = passwd_entries(passwd).map(|entry| entry.name);
+            return Err(unknown("user", user, "/etc/passwd", known));
         }
     };
     let gid = match group_spec.filter(|group| !group.is_empty()) {
@@ -83,9 +81,13 @@ fn group_id(name: &str, group: &str) -> Result<u32> {
         return Ok(gid);
     }
     let found = group_entries(group).find(|(known, ..)| *known == name).map(|(_, gid, _)| gid);
-    found.ok_or_else(|| {
-        Error::new(format!("no group is called `{}` in the image's /etc/group", name.escape_debug()))
-    })
+    found.ok_or_else(|| unknown("group", name, "/etc/group", group_entries(group).map(|(known, ..)| known)))
+}
+
+fn unknown<'a>(what: &str, name: &str, file: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    let meant = crate::config::suggestion(name, known);
+    Error::new(format!("no {what} is called `{}` in the image's {file}{meant}", name.escape_debug()))
+        .hint("`user` takes names of the image, and numbers such as \"1000:1000\"")
 }
 
 fn supplementary(user: &str, primary: u32, group: &str) -> Vec<u32> {

@@ -93,6 +93,8 @@ pub fn run(artifacts: &Artifacts, options: &Options) -> Result<u8> {
     let folder = tempfile::tempdir().doing(|| "make a temporary folder")?;
     let monitor = folder.path().join("monitor");
     let report = options.report.clone().unwrap_or_else(|| folder.path().join("report"));
+    // QEMU would name neither the file's purpose nor the option.
+    std::fs::File::create(&report).doing(|| format!("write the machine's report `{}`", report.display()))?;
     let machine = Machine {
         kernel: &artifacts.kernel,
         initramfs: &artifacts.initramfs,
@@ -118,19 +120,22 @@ pub fn run(artifacts: &Artifacts, options: &Options) -> Result<u8> {
 
 /// QEMU's own message for a port that is taken names neither the port nor the way out.
 fn check_ports(ports: &[Port]) -> Result<()> {
+    // Kept until all are there: two of the machine's ports may want the same one of the host.
+    let mut bound: Vec<OwnedFd> = Vec::new();
     for port in ports {
         let address = SocketAddrV4::new(port.address, port.host);
         let free = match port.protocol {
-            Protocol::Tcp => TcpListener::bind(address).map(drop),
-            Protocol::Udp => UdpSocket::bind(address).map(drop),
+            Protocol::Tcp => TcpListener::bind(address).map(OwnedFd::from),
+            Protocol::Udp => UdpSocket::bind(address).map(OwnedFd::from),
         };
-        free.map_err(|cause| {
+        let socket = free.map_err(|cause| {
             Error::new(format!("cannot publish port {} on {address}: {cause}", port.guest)).hint(format!(
                 "choose another port of the host: --publish {}:{}",
                 other_port(port.host),
                 port.guest
             ))
         })?;
+        bound.push(socket);
     }
     Ok(())
 }
@@ -246,7 +251,7 @@ fn exit_code(report: &Path) -> Result<u8> {
     });
     exit.ok_or_else(|| {
         Error::new("the machine ended without powering off: it reset itself, or its kernel panicked")
-            .hint("the last lines of its console stand above")
+            .hint("the last lines of its console stand above; when there are none, try more `--memory`")
     })
 }
 

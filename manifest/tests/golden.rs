@@ -1,0 +1,164 @@
+//! The boot manifest's bytes. The builder and the init of one version must agree on them, and an init of another
+//! version must notice: whoever changes a line here raises `VERSION`.
+
+#![expect(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
+use std::fmt::Debug;
+
+use manifest::report::Report;
+use manifest::{
+    Container, Device, Kind, Manifest, Mount, Name, Network, OnFailure, Restart, Service, Stop, User,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The sample machine, a line for each part; the document itself has no line ends.
+const GOLDEN: &str = r#"
+{"version":1,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+"layers":["00","aa","bb"],
+"network":"dhcp",
+"services":[
+{"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"restart":"on-failure",
+"stop":{"signal":15,"grace_ms":10000},
+"container":{"layers":[1],"read_only":true,"hostname":"migrate",
+"argv":["migrate"],"env":[],"cwd":"/","user":{"uid":0,"gid":0,"groups":[]},
+"capabilities":1531,"mounts":[],"devices":[]}},
+{"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"restart":"never",
+"stop":{"signal":9,"grace_ms":0},
+"container":{"layers":[1],"read_only":true,"hostname":"warm-up",
+"argv":["warm-up"],"env":[],"cwd":"/","user":{"uid":0,"gid":0,"groups":[]},
+"capabilities":0,"mounts":[],"devices":[]}},
+{"name":"web","kind":"service","restart":"always",
+"stop":{"signal":3,"grace_ms":90000},
+"container":{"layers":[0,2,1],"read_only":false,"hostname":"front",
+"argv":["/bin/web","--name=\"é\""],"env":["PATH=/bin","EMPTY="],"cwd":"/srv",
+"user":{"uid":33,"gid":34,"groups":[4,50]},
+"capabilities":18446744073709551615,
+"mounts":[
+{"tmpfs":{"target":"/run","size":1048576,"mode":1023}},
+{"bind":{"source":"/srv/data","target":"/data","read_only":true}}],
+"devices":[{"source":"/dev/virtio-ports/a","target":"/dev/a"}]}}]}
+"#;
+
+fn golden() -> String {
+    GOLDEN.replace('\n', "")
+}
+
+fn name(text: &str) -> Name {
+    text.to_owned().try_into().unwrap()
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// A oneshot with as little as a service can have.
+fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, capabilities: u64) -> Service {
+    Service {
+        name: name(called),
+        kind: Kind::Oneshot { on_failure },
+        restart,
+        stop,
+        container: Container {
+            layers: vec![1],
+            read_only: true,
+            hostname: name(called),
+            argv: texts(&[called]),
+            env: Vec::new(),
+            cwd: "/".into(),
+            user: User { uid: 0, gid: 0, groups: Vec::new() },
+            capabilities,
+            mounts: Vec::new(),
+            devices: Vec::new(),
+        },
+    }
+}
+
+/// A service with something of everything.
+fn web() -> Service {
+    Service {
+        name: name("web"),
+        kind: Kind::Service,
+        restart: Restart::Always,
+        stop: Stop { signal: 3, grace_ms: 90_000 },
+        container: Container {
+            layers: vec![0, 2, 1],
+            read_only: false,
+            hostname: name("front"),
+            argv: texts(&["/bin/web", "--name=\"é\""]),
+            env: texts(&["PATH=/bin", "EMPTY="]),
+            cwd: "/srv".into(),
+            user: User { uid: 33, gid: 34, groups: vec![4, 50] },
+            capabilities: u64::MAX,
+            mounts: vec![
+                Mount::Tmpfs { target: "/run".into(), size: 1 << 20, mode: 0o1777 },
+                Mount::Bind { source: "/srv/data".into(), target: "/data".into(), read_only: true },
+            ],
+            devices: vec![Device { source: "/dev/virtio-ports/a".into(), target: "/dev/a".into() }],
+        },
+    }
+}
+
+fn sample() -> Manifest {
+    let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
+    Manifest {
+        version: 1,
+        name: name("shop"),
+        modules: texts(&["virtio_pci.ko", "erofs.ko"]),
+        layers: texts(&["00", "aa", "bb"]),
+        network: Network::Dhcp,
+        services: vec![
+            oneshot("migrate", OnFailure::AbortBoot, Restart::OnFailure, gently, 1531),
+            oneshot("warm-up", OnFailure::Ignore, Restart::Never, at_once, 0),
+            web(),
+        ],
+    }
+}
+
+fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, text: &str) {
+    assert_eq!(serde_json::to_string(value).unwrap(), text);
+    assert_eq!(&serde_json::from_str::<T>(text).unwrap(), value);
+}
+
+#[test]
+fn the_bytes_are_these_and_read_back_the_same() {
+    assert_eq!(manifest::VERSION, 1, "another version has another golden document");
+    is_written_and_read_as(&sample(), &golden());
+    is_written_and_read_as(&Network::None, "\"none\"");
+}
+
+#[test]
+fn the_report_is_lines_of_these_bytes() {
+    is_written_and_read_as(
+        &Report::Ready { init_ns: 1, first_start_ns: 2, ready_ns: 3 },
+        r#"{"event":"ready","init_ns":1,"first_start_ns":2,"ready_ns":3}"#,
+    );
+    is_written_and_read_as(
+        &Report::Exit { code: 255, stop_ns: 4, off_ns: u64::MAX },
+        r#"{"event":"exit","code":255,"stop_ns":4,"off_ns":18446744073709551615}"#,
+    );
+}
+
+#[test]
+fn what_another_version_might_add_or_leave_out_is_refused() {
+    for (from, to) in [
+        (r#""version":1"#, r#""version":1,"future":true"#),
+        (r#""network":"dhcp","#, ""),
+        (r#""network":"dhcp""#, r#""network":"static""#),
+        (r#""kind":"service""#, r#""kind":"timer""#),
+        (r#""restart":"never""#, r#""restart":"sometimes""#),
+        (r#""signal":9"#, r#""signal":9,"second_signal":9"#),
+        (r#""uid":33"#, r#""uid":-33"#),
+        (r#""gid":34"#, r#""gid":4294967296"#),
+        (r#""cwd":"/srv""#, r#""cwd":"/srv","seccomp":[]"#),
+        (r#""on_failure":"ignore""#, r#""on_failure":"reboot""#),
+        (r#"{"tmpfs":{"#, r#"{"tmpfs":{"huge":true,"#),
+        (r#"{"bind":{"#, r#"{"overlay":{"#),
+        (r#""hostname":"front""#, r#""hostname":"../front""#),
+        (r#""target":"/dev/a""#, r#""target":"/dev/a","mode":6"#),
+    ] {
+        let text = golden().replacen(from, to, 1);
+        assert_ne!(text, golden(), "{from} is not in the golden document");
+        assert!(serde_json::from_str::<Manifest>(&text).is_err(), "{to} is accepted");
+    }
+}
