@@ -11,11 +11,12 @@ use crate::fetch;
 use crate::kernel;
 use crate::lock::Lock;
 use crate::oci::descriptor::Digest;
-use crate::plan::{self, ImagePlan, SourceFile};
+use crate::plan::{self, ImagePlan};
 use crate::progress::say;
 use crate::resolve;
 use crate::root;
 use crate::run;
+use crate::source_file::SourceFile;
 use crate::store::Store;
 
 /// Why a command failed, as its reader meets it.
@@ -94,7 +95,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let roots = root::look(&config, &converted);
 
     let kernel_file = SourceFile::look(&kernel.image)?;
-    let images: Vec<plan::Image> = converted.into_iter().map(|converted| converted.image).collect();
+    let images: Vec<convert::Image> = converted.into_iter().map(|converted| converted.image).collect();
     let inputs = plan::Inputs {
         config: &config,
         images: &images,
@@ -154,7 +155,7 @@ pub fn run(options: &cli::Run) -> Result<u8, Failure> {
 
 /// What was asked for, unless the machine cannot start with it.
 fn memory(asked: Option<u64>, initramfs: u64) -> Result<u64> {
-    let least = run::least_memory(initramfs);
+    let least = plan::memory::least(initramfs);
     match asked {
         Some(asked) if asked < least => Err(Error::new(format!(
             "cannot boot in {} MiB: the kernel unpacks an initramfs of {} MiB",
@@ -163,7 +164,7 @@ fn memory(asked: Option<u64>, initramfs: u64) -> Result<u64> {
         ))
         .hint(format!("give it at least {0} MiB: --memory {0}MiB", least >> 20))),
         Some(asked) => Ok(asked),
-        None => Ok(run::usual_memory(initramfs)),
+        None => Ok(plan::memory::usual(initramfs)),
     }
 }
 

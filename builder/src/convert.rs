@@ -9,8 +9,9 @@ use crate::error::Result;
 use crate::fetch;
 use crate::layer::{self, Tree};
 use crate::oci::descriptor::Digest;
-use crate::plan::{Image, Layer, SourceFile};
+use crate::oci::image::Process;
 use crate::progress::say;
+use crate::source_file::SourceFile;
 use crate::store::Store;
 
 /// Names the conversion in the store. It changes with the bytes that a layer becomes.
@@ -19,6 +20,26 @@ const FORMAT: &str = "erofs-1-plain";
 /// The same for layers whose bytes depend on the layers below them, which are kept by chain id. They stand apart,
 /// since a lowest layer's chain id is its diff id.
 const FORMAT_CHAINED: &str = "erofs-1-plain-chained";
+
+/// An image whose layers are in the store.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// As the config writes it.
+    pub reference: String,
+    /// Defaults for its containers.
+    pub defaults: Process,
+    /// The lowest layer first.
+    pub layers: Vec<Layer>,
+}
+
+/// A converted layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What it is called in the layer store: 64 hexadecimal digits.
+    pub digest: String,
+    /// Its EROFS blob.
+    pub file: SourceFile,
+}
 
 /// An image whose layers are in the store, and what they show together.
 #[derive(Debug)]
@@ -67,7 +88,7 @@ fn convert_layer(
     for (digest, path) in [&by_diff_id, &by_chain_id].into_iter().filter(|(_, path)| path.exists()) {
         match erofs::Image::open(path) {
             Ok(opened) => return Ok((*digest, path.clone(), opened)),
-            Err(error) => eprintln!("coracle: {error}"),
+            Err(error) => say(error),
         }
     }
     say(format_args!("converting {}", layer.name));

@@ -14,11 +14,14 @@ mod layer;
 mod lock;
 mod oci;
 mod plan;
+mod process;
 mod progress;
 mod resolve;
 mod root;
 mod run;
+mod source_file;
 mod store;
+mod target;
 mod tool;
 
 use std::io::{IsTerminal, Write};

@@ -8,7 +8,8 @@ use crate::config::{Config, Service};
 use crate::convert::Converted;
 use crate::error::{Error, Result};
 use crate::layer::Tree;
-use crate::plan::{self, Target};
+use crate::process::candidates;
+use crate::target::{Target, targets};
 
 /// `/etc/passwd` and `/etc/group` are read up to this size; real ones have a few KiB.
 const MAX_DATABASE: u64 = 4 << 20;
@@ -84,8 +85,7 @@ pub fn look(config: &Config, images: &[Converted]) -> Roots {
         let converted = images.iter().find(|converted| converted.image.reference == reference);
         let converted = converted.ok_or_else(|| Error::new("the image was not converted"))?;
         let defaults = &converted.image.defaults;
-        let candidates = plan::candidates(service, defaults)?;
-        look_at(&converted.tree, &plan::targets(config, service, defaults)?, candidates)
+        look_at(&converted.tree, &targets(config, service, defaults)?, candidates(service, defaults)?)
     };
     config.services.iter().map(|service| (service.path(), look(service))).collect()
 }

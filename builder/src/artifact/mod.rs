@@ -6,7 +6,6 @@
 pub mod cpio;
 pub mod erofs;
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::Port;
 use crate::error::{Context, Error, Result};
 use crate::oci::descriptor::Digest;
-use crate::plan::{Content, Entry, ImagePlan, SourceFile};
+use crate::plan::{Content, Entry, ImagePlan};
 use crate::run::Artifacts;
+use crate::source_file::SourceFile;
 use crate::store::Draft;
 
 /// The version of the record's shape.
@@ -242,33 +242,4 @@ fn write_initramfs(plan: &ImagePlan, draft: &mut Draft) -> Result<()> {
         }
     }
     archive.finish().map(drop)
-}
-
-impl SourceFile {
-    /// Notes a file's size and time.
-    pub fn look(path: &Path) -> Result<Self> {
-        let doing = || format!("look at `{}`", path.display());
-        let metadata = std::fs::metadata(path).doing(doing)?;
-        if !metadata.is_file() {
-            return Err(Error::new(format!("`{}` is no regular file", path.display())));
-        }
-        let modified =
-            metadata.modified().doing(doing)?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Ok(Self { path: path.to_owned(), size: metadata.len(), modified: modified.as_nanos() })
-    }
-
-    fn open(&self) -> Result<File> {
-        File::open(&self.path).doing(|| format!("open `{}`", self.path.display()))
-    }
-
-    fn check_size(&self, copied: u64) -> Result<()> {
-        if copied == self.size {
-            return Ok(());
-        }
-        Err(Error::new(format!(
-            "`{}` changed from {} to {copied} bytes meanwhile",
-            self.path.display(),
-            self.size
-        )))
-    }
 }

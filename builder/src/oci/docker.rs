@@ -6,9 +6,8 @@
 use serde::Deserialize;
 
 use super::archive::{Archive, Extent};
-use super::descriptor::Digest;
+use super::descriptor::{Digest, null_is_default};
 use super::document::{self, LIMIT};
-use super::image::null_is_default;
 use super::reference::Selector;
 use crate::error::{Error, Result};
 

@@ -5,8 +5,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::archive::Extent;
 use super::compression::Compression;
-use super::descriptor::{Descriptor, Digest, Platform};
-use super::image::{ImageConfig, null_is_default};
+use super::descriptor::{Descriptor, Digest, Platform, null_is_default};
+use super::image::ImageConfig;
 use crate::error::{Context, Error, Result};
 use crate::store::Store;
 

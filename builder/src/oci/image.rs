@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::descriptor::Digest;
+use super::descriptor::{Digest, null_is_default};
 
 /// The document that a manifest's `config` descriptor names. Fields that no container needs are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -59,15 +59,6 @@ pub struct RootFs {
     /// The lowest layer first.
     #[serde(default)]
     pub diff_ids: Vec<Digest>,
-}
-
-/// Go's encoder writes `null` for an empty list; it means the same as a missing key.
-pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

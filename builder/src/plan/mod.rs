@@ -4,23 +4,23 @@
 //! compared and written.
 
 mod container;
+pub mod memory;
 mod mount_point;
 mod print;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use manifest::{Manifest, Name, Network, Service as Supervised};
 
 use crate::config::{Config, FileContent, Port, Service};
+use crate::convert::{Image, Layer};
 use crate::error::{Error, Result};
 use crate::kernel::{Module, Needs};
 use crate::oci::descriptor::Digest;
-use crate::oci::image::Process;
 use crate::root::Roots;
-pub use container::candidates;
-pub use mount_point::{Target, targets};
+use crate::source_file::SourceFile;
+use crate::target::targets;
 pub use print::bytes;
 
 /// Coracle's words on the kernel's command line. The config's own follow and win, since the kernel takes the last.
@@ -47,37 +47,6 @@ const CMDLINE: &[&str] = &[
 
 /// The largest file of a newc archive: its size has eight hexadecimal digits.
 const MAX_INITRAMFS_FILE: u64 = u32::MAX as u64;
-
-/// An image whose layers are in the store.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// As the config writes it.
-    pub reference: String,
-    /// Defaults for its containers.
-    pub defaults: Process,
-    /// The lowest layer first.
-    pub layers: Vec<Layer>,
-}
-
-/// A converted layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layer {
-    /// What it is called in the layer store: 64 hexadecimal digits.
-    pub digest: String,
-    /// Its EROFS blob.
-    pub file: SourceFile,
-}
-
-/// A file that is copied into an artifact. Size and time tell whether it is still the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Bytes.
-    pub size: u64,
-    /// Nanoseconds since 1970.
-    pub modified: u128,
-}
 
 /// What the stages before the plan have found.
 #[derive(Debug)]

@@ -101,7 +101,8 @@ impl ImagePlan {
             bytes(of_layers),
             count(self.layer_users.len())
         )?;
-        writeln!(text, "  {:>10}  in all", bytes(total))
+        writeln!(text, "  {:>10}  in all", bytes(total))?;
+        writeln!(text, "  {:>10}  of memory at least, to unpack it", bytes(super::memory::least(total)))
     }
 }
 

@@ -6,6 +6,7 @@ use manifest::{Container, Mount};
 
 use super::*;
 use crate::artifact::erofs::{self, Kind};
+use crate::oci::image::Process;
 use sample::{Item, Sample, base, defaults, file, image, layer, words};
 
 /// The container of the machine's only service.

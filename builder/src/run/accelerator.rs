@@ -7,29 +7,10 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::qemu::QEMU;
+use super::qemu::{Accelerator, QEMU};
 use crate::error::{Context, Result};
 use crate::progress::say;
 use crate::store::{Draft, Store};
-
-/// How QEMU runs a guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Accelerator {
-    /// On the processor itself.
-    Kvm,
-    /// Translated: works everywhere, several times slower.
-    Tcg,
-}
-
-impl Accelerator {
-    /// QEMU's word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        }
-    }
-}
 
 /// A canary that has said nothing by then is dead: one that works needs a tenth of it.
 const CANARY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,7 +3,8 @@
 mod accelerator;
 mod qemu;
 
-pub use accelerator::{Accelerator, choose};
+pub use accelerator::choose;
+pub use qemu::Accelerator;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
@@ -29,16 +30,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// A machine that was asked to power off and has not by then is ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// What a machine gets unless its artifacts need more.
-const USUAL_MEMORY: u64 = 512 << 20;
-
-/// Beside the initramfs: what the kernel and PID 1 take before the first service starts. A kernel of Debian's and a
-/// 90 MiB initramfs boot in 256 MiB and not in 224 MiB.
-const LEAST_BESIDE: u64 = 76 << 20;
-
-/// What is left to services when the memory follows from the initramfs.
-const ROOM_FOR_SERVICES: u64 = 192 << 20;
 
 /// The files of a machine that was built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,17 +65,6 @@ pub struct Options {
 enum Event {
     Ended(std::io::Result<ExitStatus>),
     Signal,
-}
-
-/// The memory that a machine with an initramfs of this size needs at least: the archive and what is unpacked of it
-/// are there at the same time.
-pub fn least_memory(initramfs: u64) -> u64 {
-    (initramfs * 2 + LEAST_BESIDE).next_multiple_of(16 << 20)
-}
-
-/// The memory that a machine gets when nothing is asked for.
-pub fn usual_memory(initramfs: u64) -> u64 {
-    (least_memory(initramfs) + ROOM_FOR_SERVICES).next_multiple_of(64 << 20).max(USUAL_MEMORY)
 }
 
 /// Runs the machine to its end and returns its exit code.
@@ -272,14 +252,6 @@ mod tests {
         assert_eq!(code(&format!("{ready}\n{exit}\n")), Ok(7));
         for silent in ["", ready, "garbage\n{}\n", &exit[..20]] {
             assert!(code(silent).is_err(), "{silent}");
-        }
-    }
-
-    #[test]
-    fn memory_follows_from_the_initramfs() {
-        for (initramfs, least, usual) in [(0, 80, 512), (5, 96, 512), (90, 256, 512), (325, 736, 960)] {
-            assert_eq!(least_memory(initramfs << 20) >> 20, least, "{initramfs}");
-            assert_eq!(usual_memory(initramfs << 20) >> 20, usual, "{initramfs}");
         }
     }
 

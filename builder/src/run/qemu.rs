@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::accelerator::Accelerator;
 use crate::config::Port;
 use crate::error::{Context, Error, Result};
 use crate::tool::Tool;
@@ -38,6 +37,25 @@ const FIXED: &[&str] = &[
     "-device",
     "virtio-net-pci,netdev=net,romfile=",
 ];
+
+/// How QEMU runs a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accelerator {
+    /// On the processor itself.
+    Kvm,
+    /// Translated: works everywhere, several times slower.
+    Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
 
 /// What differs from one run to the next.
 #[derive(Debug)]

@@ -1,15 +1,16 @@
 //! Machines made in memory: what the stages before the plan would have found out.
 
-use super::super::{ImagePlan, Inputs, Layer, SourceFile, plan};
+use super::super::{ImagePlan, Inputs, plan};
 use crate::artifact::erofs::{self, Kind, Metadata, Writer};
 use crate::config::{self, Config};
-use crate::convert::Converted;
+use crate::convert::{Converted, Layer};
 use crate::error::Error;
 use crate::kernel::Module;
 use crate::layer::Tree;
 use crate::oci::descriptor::Digest;
 use crate::oci::image::Process;
 use crate::root;
+use crate::source_file::SourceFile;
 
 /// Something in a layer.
 pub enum Item {
