@@ -243,6 +243,8 @@ fn a_build_that_is_killed_leaves_nothing_that_a_later_one_trips_over() {
         thread::sleep(whole * (step + 1) / 11);
         child.kill().unwrap();
         child.wait().unwrap();
+        let left = names(&place.path("out"));
+        assert!(!left.iter().any(|name| name.contains("draft")), "a killed build has left {left:?}");
         place.builds();
         assert_same(&clean, &place.artifacts(), "after a kill");
     }

@@ -76,8 +76,10 @@ fn a_oneshots_failure_stops_the_boot_with_its_code() {
 #[test]
 fn a_program_that_is_not_there_fails_like_in_a_shell() {
     let busybox = demo_image("busybox");
+    // On a volume, since a build looks for it everywhere else.
+    let keys = "environment = { PATH = \"/opt\" }\nvolumes = [\"/srv/opt:/opt\"]";
     let ended = Config::new("no-program")
-        .with(&format!("[oneshot.missing]\nimage = \"{busybox}\"\ncommand = [\"no-such-program\"]\n"))
+        .with(&format!("[oneshot.missing]\nimage = \"{busybox}\"\ncommand = [\"no-such-program\"]\n{keys}\n"))
         .start()
         .wait();
     assert_eq!(ended.code, 127, "{}", ended.output);
