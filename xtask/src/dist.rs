@@ -9,7 +9,10 @@ use crate::workspace::{Workspace, make_folder};
 
 /// Static programs need an explicit target: without one, the flag would reach build scripts and proc-macros,
 /// which cannot be static.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What makes a program static.
+pub const STATIC: &str = "-C target-feature=+crt-static";
 
 /// Builds `target/dist/{coracle,init}` and `target/dist-test/probe`, and prints their sizes.
 pub fn dist(workspace: &Workspace) -> Result<()> {
@@ -26,13 +29,13 @@ fn cargo(workspace: &Workspace, arguments: &[&str], is_static: bool) -> Result<(
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(&workspace.root).arg(arguments[0]).arg("--quiet").args(&arguments[1..]);
     if is_static {
-        command.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+        command.args(["--target", TARGET]).env("RUSTFLAGS", STATIC);
     }
     run(&mut command)
 }
 
 /// Where cargo puts its output, which need not be `target/`.
-fn cargo_target(workspace: &Workspace) -> std::path::PathBuf {
+pub fn cargo_target(workspace: &Workspace) -> std::path::PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.target(""), Into::into)
 }
 

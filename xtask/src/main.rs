@@ -1,5 +1,6 @@
 //! Tasks for people who work on Coracle: `cargo xtask TASK`. Never part of the product.
 
+mod bench;
 mod check;
 mod demo;
 mod dist;
@@ -65,6 +66,12 @@ const TASKS: &[Task] = &[
         options: &[],
         purpose: "build target/dist/coracle and target/dist/init",
         perform: |workspace, _| dist::dist(workspace),
+    },
+    Task {
+        name: "bench",
+        options: bench::NAMES,
+        purpose: "measure these rows, or all of them and write docs/benchmarks.md",
+        perform: bench::bench,
     },
 ];
 

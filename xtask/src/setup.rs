@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("skopeo", "writes image archives"),
     ("uidmap", "lets mmdebstrap run as an ordinary user"),
     ("umoci", "writes image layouts"),
+    ("zstd", "compresses for the benchmark"),
 ];
 
 /// The suite of the second test kernel (6.12); the first is the machine's own suite.

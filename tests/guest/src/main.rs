@@ -8,6 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 const USAGE: &str = "\
 usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGINT or SIGQUIT unless told otherwise
@@ -15,7 +17,8 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe exit CODE                      end at once
        probe print TEXT [CODE]              print a line, then end
        probe sleep MILLISECONDS             end later
-       probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id";
+       probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
+       probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT";
 
 fn main() -> ExitCode {
     // First of all: this instant is what start-up times are measured to.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         }
         ["sleep", milliseconds] => sleep(milliseconds),
         ["orphan", milliseconds] => orphan(milliseconds),
+        ["pause"] => pause(),
         _ => Err(USAGE.to_owned()),
     };
     outcome.unwrap_or_else(|problem| {
@@ -86,4 +90,16 @@ fn orphan(milliseconds: &str) -> Result<ExitCode, String> {
         .map_err(|error| format!("cannot start a sleeper: {error}"))?;
     println!("{}", sleeper.id());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The least that a service can do: it waits for a stop signal.
+fn pause() -> Result<ExitCode, String> {
+    // A container's first process gets no signal whose action is the default, so each needs a handler.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT])
+        .map_err(|error| format!("cannot handle signals: {error}"))?;
+    println!("pausing");
+    match signals.forever().next() {
+        Some(_) => Ok(ExitCode::SUCCESS),
+        None => Err("cannot wait for signals".to_owned()),
+    }
 }

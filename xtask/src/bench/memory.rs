@@ -1,0 +1,96 @@
+//! M1: what PID 1 and a container that does nothing hold in memory.
+
+use std::collections::BTreeMap;
+
+use super::Bench;
+use super::figure::{Figure, Goal, KILOBYTES, MEGABYTES, Measure};
+use super::guest::Guest;
+use super::machine::{Kernel, Machine};
+use crate::process::Result;
+
+/// For the document.
+pub const METHOD: &str = "\
+A service reads the machine's `/proc/1/status` and `/proc/meminfo` after the page cache has been dropped,
+beside 1 and beside 101 containers of `busybox sleep`, all from one layer. Linux 6.1 counts resident pages in
+batches, so up to 0.26 MB may be missing; most of what is resident are pages of the program's own file. An
+idle container is a hundredth of the difference of available memory between the two machines. Floor: the same
+for 100 processes of the same program that the reading service starts in its own container. The design's goal
+for PID 1 is 1.2 MB and 2 KB a service.";
+
+/// The containers by which the two machines differ.
+const MORE: u32 = 100;
+
+/// Says `NAME=NUMBER` lines, all in KiB, and `MEASURED=1` at last. Two seconds let everything else come to
+/// rest.
+const SCRIPT: &str = "\
+    field() { while read -r name value unit; do [ \"$name\" != \"$1:\" ] || echo \"$2=$value\"; done; }
+    settle() { sleep 2; echo 3 >/machine/proc/sys/vm/drop_caches; sleep 1; }
+    settle
+    field VmRSS PID1 </machine/proc/1/status
+    field RssAnon ANON </machine/proc/1/status
+    field MemAvailable BEFORE </proc/meminfo
+    i=0
+    while [ $i -lt 100 ]; do /bin/sleep 1000000 & i=$((i + 1)); done
+    settle
+    field MemAvailable AFTER </proc/meminfo
+    echo MEASURED=1";
+
+/// Bytes of a KiB, in KB.
+const KIBIBYTE: f64 = 1.024;
+
+/// Measures M1.
+pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
+    let few = read(bench, 1)?;
+    let many = read(bench, 1 + MORE)?;
+    let get = |of: &BTreeMap<String, f64>, name: &str| {
+        of.get(name).copied().ok_or_else(|| format!("the reading service did not say `{name}`"))
+    };
+    let containers = f64::from(MORE);
+    let (rss, rss_of_many) = (get(&few, "PID1")?, get(&many, "PID1")?);
+    let container = (get(&few, "BEFORE")? - get(&many, "BEFORE")?) / containers;
+    let process = (get(&few, "BEFORE")? - get(&few, "AFTER")?) / containers;
+    let resident = |what: &str, value: f64| Figure::new("M1", what, MEGABYTES, value * KIBIBYTE / 1e3);
+    Ok(vec![
+        resident("PID 1 resident, 2 services", rss).goal(Goal::AtMost(1.5, Measure::Units)),
+        resident("PID 1 resident, 102 services", rss_of_many).goal(Goal::AtMost(1.5, Measure::Units)),
+        Figure::new("M1", "PID 1 anonymous, 102 services", KILOBYTES, get(&many, "ANON")? * KIBIBYTE),
+        Figure::new("M1", "idle container", KILOBYTES, container * KIBIBYTE)
+            .floor(process * KIBIBYTE)
+            .goal(Goal::AtMost(1.2, Measure::Floors)),
+    ])
+}
+
+/// What the reading service says in a machine with so many idle containers.
+fn read(bench: &Bench, idle: u32) -> Result<BTreeMap<String, f64>> {
+    let image = format!("image = \"oci:{}:busybox\"", bench.workspace.target("images/demo").display());
+    let mut services: String = (0..idle)
+        .map(|number| format!("[service.idle-{number}]\n{image}\ncommand = [\"/bin/sleep\", \"1000000\"]\n"))
+        .collect();
+    // Its own image's shell reads the script; TOML's literal text needs no escapes.
+    services += &format!(
+        "[service.reader]\n{image}\nvolumes = [\"/proc:/machine/proc\"]\nrestart = \"no\"\n\
+         command = [\"sh\", \"-euc\", '''{SCRIPT}''']\n"
+    );
+    let machine = Machine::build(bench, &format!("idle-{idle}"), Kernel::Own, &services, None)?;
+    let mut guest = Guest::run(bench, &machine)?;
+    guest.wait_for("MEASURED=", 1)?;
+    Ok(guest.wait_for("=", 1)?.iter().filter_map(|line| pair(line)).collect())
+}
+
+/// `reader | NAME=NUMBER`
+fn pair(line: &str) -> Option<(String, f64)> {
+    let (name, number) = line.rsplit_once(' ')?.1.split_once('=')?;
+    Some((name.to_owned(), number.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reading_services_lines_are_names_and_numbers() {
+        assert_eq!(pair(" reader | PID1=1234"), Some(("PID1".to_owned(), 1234.0)));
+        assert_eq!(pair("coracle | ready, 0.1 s after init began"), None);
+        assert!(SCRIPT.contains(&format!("-lt {MORE}")));
+    }
+}

@@ -1,0 +1,179 @@
+//! `cargo xtask bench`: how fast and how small Coracle is, beside what a user would pick instead and beside
+//! the least that the same work can take.
+//!
+//! Everything that is compared is measured in one run, in turns: on a machine that others share, only ratios
+//! within one run mean something.
+
+mod boot;
+mod build;
+mod conversion;
+mod document;
+mod figure;
+mod guest;
+mod layout;
+mod machine;
+mod memory;
+mod sample;
+mod shutdown;
+mod size;
+mod start;
+mod usage;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use figure::{Figure, Table};
+
+use crate::process::{Result, heading, run_quietly, step};
+use crate::workspace::{Workspace, make_folder};
+use crate::{dist, images, setup};
+
+/// One row of the design's table of performance: a question, and what answers it.
+struct Row {
+    name: &'static str,
+    question: &'static str,
+    /// What the peer and the floor are, and what is measured how.
+    method: &'static str,
+    measure: fn(&Bench) -> Result<Vec<Figure>>,
+}
+
+const ROWS: [Row; 7] = [
+    Row {
+        name: "B2",
+        question: "A warm build with nothing changed",
+        method: build::METHOD,
+        measure: build::measure,
+    },
+    Row {
+        name: "B4",
+        question: "One layer from tar.gz to EROFS",
+        method: conversion::METHOD,
+        measure: conversion::measure,
+    },
+    Row { name: "B5", question: "The size of the fixed part", method: size::METHOD, measure: size::measure },
+    Row {
+        name: "S1",
+        question: "From the kernel's start to PID 1",
+        method: boot::METHOD,
+        measure: boot::measure,
+    },
+    Row {
+        name: "S2",
+        question: "From PID 1 to the first service's first instruction",
+        method: start::METHOD,
+        measure: start::measure,
+    },
+    Row {
+        name: "M1",
+        question: "Memory of PID 1 and of an idle container",
+        method: memory::METHOD,
+        measure: memory::measure,
+    },
+    Row {
+        name: "D1",
+        question: "Shutdown with services that stop at once",
+        method: shutdown::METHOD,
+        measure: shutdown::measure,
+    },
+];
+
+/// The names of all rows: what `cargo xtask bench` can be asked for.
+pub const NAMES: &[&str] = &["B2", "B4", "B5", "S1", "S2", "M1", "D1"];
+
+/// Where a benchmark finds what it measures.
+struct Bench<'a> {
+    workspace: &'a Workspace,
+    /// `examples/usage.rs` of this package.
+    usage: PathBuf,
+    /// `examples/inflate.rs` of the builder.
+    inflate: PathBuf,
+    /// `examples/floor.rs` of init.
+    floor: PathBuf,
+    /// `moment.c`.
+    moment: PathBuf,
+}
+
+impl Bench<'_> {
+    /// The program under test, in the workspace's root.
+    fn coracle(&self) -> Command {
+        let mut command = Command::new(self.workspace.target("dist/coracle"));
+        command.current_dir(&self.workspace.root);
+        command
+    }
+
+    /// A folder of the benchmark's own, made when it is not there.
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.workspace.target("bench").join(name);
+        make_folder(&folder).map(|()| folder)
+    }
+}
+
+/// Measures the rows that are named, or all of them. All of them are written to `docs/benchmarks.md` as well.
+pub fn bench(workspace: &Workspace, names: &[String]) -> Result<()> {
+    step("set-up: Debian packages", || setup::setup(workspace))?;
+    step("build of coracle, init and the floors", || dist::dist(workspace))?;
+    let bench = prepare(workspace)?;
+    step("demo images", || images::images(workspace))?;
+
+    let mut figures = Vec::new();
+    let mut failed = Vec::new();
+    for Row { name, question, measure, .. } in &ROWS {
+        if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        match step(&format!("{name}: {question}"), || measure(&bench)) {
+            Ok(measured) => figures.extend(measured),
+            Err(error) => {
+                eprintln!("error: {error}");
+                failed.push(*name);
+            }
+        }
+    }
+    heading("figures");
+    print!("{}", Table(&figures));
+    if !failed.is_empty() {
+        return Err(format!("not measured: {}", failed.join(", ")));
+    }
+    if names.is_empty() { document::write(&bench, &figures) } else { Ok(()) }
+}
+
+/// Builds the programs that are measured beside the product's.
+fn prepare(workspace: &Workspace) -> Result<Bench<'_>> {
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(&workspace.root).args(["build", "--quiet"]).args(arguments);
+        command
+    };
+    let built = dist::cargo_target(workspace);
+    run_quietly(&mut cargo(&["--package", "xtask", "--example", "usage"]))?;
+    run_quietly(&mut cargo(&["--release", "--package", "builder", "--example", "inflate"]))?;
+    let floor = ["--profile", "init", "--package", "init", "--example", "floor", "--target", dist::TARGET];
+    run_quietly(cargo(&floor).env("RUSTFLAGS", dist::STATIC))?;
+    let moment = workspace.target("bench/moment");
+    make_folder(&workspace.target("bench"))?;
+    // Freestanding: the compiler is not to put in calls of a library that is not there.
+    run_quietly(
+        Command::new("cc")
+            .args(["-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-s"])
+            .args(["-fno-pie", "-no-pie", "-fno-tree-loop-distribute-patterns", "-o"])
+            .arg(&moment)
+            .arg(workspace.root.join("xtask/src/bench/moment.c")),
+    )?;
+    Ok(Bench {
+        workspace,
+        usage: built.join("debug/examples/usage"),
+        inflate: built.join("release/examples/inflate"),
+        floor: built.join(dist::TARGET).join("init/examples/floor"),
+        moment,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_can_be_asked_for() {
+        assert_eq!(ROWS.map(|row| row.name), NAMES);
+    }
+}
