@@ -8,6 +8,7 @@ mod child;
 mod credentials;
 mod failure;
 mod rootfs;
+mod volume;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
