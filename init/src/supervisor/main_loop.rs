@@ -28,14 +28,15 @@ use crate::net::Network;
 use crate::report;
 use crate::shutdown::{self, Power};
 
-/// What a signal to PID 1 asks for, as busybox's and sysvinit's users know it. Ctrl-Alt-Del arrives as
-/// SIGINT.
-const SIGNALS: [(Signal, Power); 5] = [
+/// What a signal to PID 1 asks for. Ctrl-Alt-Del arrives as SIGINT; SIGUSR1 and SIGUSR2 are what busybox's
+/// users know.
+const SIGNALS: [(Signal, Power); 6] = [
     (Signal::SIGTERM, Power::Off),
-    (Signal::SIGUSR2, Power::Off),
+    (Signal::SIGINT, Power::Off),
     (Signal::SIGPWR, Power::Off),
-    (Signal::SIGINT, Power::Reboot),
+    (Signal::SIGUSR2, Power::Off),
     (Signal::SIGUSR1, Power::Halt),
+    (Signal::SIGQUIT, Power::Reboot),
 ];
 
 /// How long the last words may take to reach a console that is slow.
