@@ -6,6 +6,8 @@ use nix::{errno::Errno, sys::stat::Mode};
 
 use crate::error::{Error, Result};
 
+/// The mount that all layers are mounted in.
+pub const RUNTIME_MOUNT: &str = "/run";
 /// Where init keeps what it makes while the machine runs.
 pub const RUNTIME: &str = "/run/coracle";
 /// Where each container's child builds its root. The same folder for all: what one mounts there, no other

@@ -11,6 +11,7 @@ mod rootfs;
 mod volume;
 
 use std::ffi::CString;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use manifest::Container;
@@ -85,6 +86,11 @@ impl Launch {
         })
     }
 
+    /// Whether the container has mounts that may have to be written back when it has ended.
+    pub fn has_volumes(&self) -> bool {
+        self.root.has_volumes()
+    }
+
     /// What `failure` was about, as a sentence without a subject: "mount `/proc`: Invalid argument".
     pub fn explain(&self, failure: &Failure) -> String {
         let object = match failure.step {
@@ -111,6 +117,12 @@ pub fn start(launch: &Launch, group: &Group, stdio: Stdio<'_>) -> Result<Started
     let pid = sys::clone_into(Some(group.as_fd()), NAMESPACES, || child::run(launch, stdio, &report))
         .map_err(failed)?;
     Ok(Started { pid, status })
+}
+
+/// Keeps the mounts of a container that runs for as long as the result is kept. Else its first process takes
+/// them apart before its end can be seen.
+pub fn keep_mounts(pid: Pid) -> std::io::Result<File> {
+    File::open(format!("/proc/{pid}/ns/mnt"))
 }
 
 /// Reads what the child of a start has to say.

@@ -160,6 +160,11 @@ impl Plan {
         Ok(root)
     }
 
+    /// Whether the container sees anything of the machine that outlives it.
+    pub(super) fn has_volumes(&self) -> bool {
+        self.mounts.iter().any(|addition| matches!(addition, Addition::Bind { .. }))
+    }
+
     pub(super) fn mount_target(&self, index: usize) -> String {
         match self.mounts.get(index) {
             Some(Addition::Tmpfs { target, .. } | Addition::Bind { target, .. }) => {

@@ -1,7 +1,7 @@
 //! The loop itself. From its first turn on, nothing may end the process or make it wait anywhere else.
 
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ struct Supervised {
     output: Output,
     /// While a start is underway.
     status: Option<OwnedFd>,
+    /// Its mounts, once the machine ends and they need no end of their own.
+    mounts: Option<File>,
 }
 
 /// The supervised machine, with everything that it waits for.
@@ -108,6 +110,7 @@ impl Supervisor {
                 group: Group::make(service.name.as_str())?,
                 output: Output::new().map_err(failed)?,
                 status: None,
+                mounts: None,
             });
         }
         let state = State::new(manifest.services.iter().map(|service| Rules {
@@ -361,7 +364,13 @@ impl Supervisor {
     }
 
     fn signal(&mut self, index: Index, pid: Pid) {
-        let Some(service) = self.services.get(index) else { return };
+        let Some(service) = self.services.get_mut(index) else { return };
+        // Layers and memory have nothing to write back. To take a container's mounts apart costs RCU grace
+        // periods and the ends of ten file systems, while the next service waits for its signal.
+        if !service.launch.has_volumes() {
+            // Without a descriptor to spare it takes that long after all.
+            service.mounts = container::keep_mounts(pid).ok();
+        }
         match signal::send(pid, service.stop.signal) {
             Ok(Delivery::Sent) => {}
             Ok(Delivery::Futile) => self.kill(index),
