@@ -98,12 +98,20 @@ impl Launch {
             Step::Mount => self.root.mount_target(failure.index()),
             Step::Device => self.root.device_source(failure.index()),
             Step::WorkingDirectory => self.cwd.to_string_lossy().into_owned(),
-            Step::Execute => {
-                self.programs.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
-            }
+            Step::Execute => self.program(),
             step => step.object().to_owned(),
         };
         format!("{} `{object}`: {}", failure.step.verb(), failure.errno.desc())
+    }
+
+    /// The program as the container names it: one that is looked for in `PATH` has no folder.
+    fn program(&self) -> String {
+        let name = match self.programs.as_slice() {
+            [path] => path.as_bytes(),
+            [path, ..] => path.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default(),
+            [] => &[],
+        };
+        String::from_utf8_lossy(name).into_owned()
     }
 }
 
@@ -193,10 +201,7 @@ mod tests {
         for (failure, sentence) in [
             (Failure::new(Step::Overlay, 0, Errno::EINVAL), "mount `the overlay root`: Invalid argument"),
             (Failure::new(Step::StandardMount, 0, Errno::EPERM), "mount `/proc`: Operation not permitted"),
-            (
-                Failure::new(Step::Execute, 0, Errno::ENOENT),
-                "run `/usr/bin/nginx`: No such file or directory",
-            ),
+            (Failure::new(Step::Execute, 0, Errno::ENOENT), "run `nginx`: No such file or directory"),
             (Failure::new(Step::Mount, 9, Errno::EIO), "mount ``: I/O error"),
         ] {
             assert_eq!(launch.explain(&failure), sentence);

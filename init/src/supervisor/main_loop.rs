@@ -221,8 +221,9 @@ impl Supervisor {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let asked =
                 SIGNALS.iter().find(|(signal, _)| u32::try_from(*signal as i32) == Ok(info.ssi_signo));
-            if let Some(&(_, power)) = asked {
-                self.apply(Event::Stop { power });
+            if let Some(&(signal, power)) = asked {
+                let cause = if signal == Signal::SIGINT { "Ctrl-Alt-Del" } else { signal.as_str() };
+                self.stop(cause, power);
             }
         }
         while let Some(event) = reap::next() {
@@ -236,10 +237,18 @@ impl Supervisor {
         }
     }
 
+    /// Begins the machine's end, unless it has begun.
+    fn stop(&mut self, cause: &str, power: Power) {
+        if self.times.stop.is_none() {
+            self.console.say(format_args!("asked to end by {cause}"));
+        }
+        self.apply(Event::Stop { power });
+    }
+
     fn read_button(&mut self, index: Index) {
         let Some(button) = self.buttons.get_mut(index) else { return };
         match button.was_pressed() {
-            Ok(true) => self.apply(Event::Stop { power: Power::Off }),
+            Ok(true) => self.stop("the power button", Power::Off),
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
                 // A device that is gone would wake the loop for ever.
                 let forgotten = self.epoll.delete(button.descriptor());
@@ -373,7 +382,10 @@ impl Supervisor {
         }
         match signal::send(pid, service.stop.signal) {
             Ok(Delivery::Sent) => {}
-            Ok(Delivery::Futile) => self.kill(index),
+            Ok(Delivery::Futile) => {
+                self.tell(index, format_args!("does not handle its stop signal, and is killed"));
+                self.kill(index);
+            }
             // ESRCH cannot be: it is not reaped, so its pid is its own.
             Err(errno) => {
                 self.console.say(format_args!("cannot signal `{}`: {}", service.name, errno.desc()));
@@ -397,7 +409,7 @@ impl Supervisor {
             ready_ns: nanoseconds(now),
         };
         let took = now.saturating_sub(self.times.init).as_secs_f32();
-        self.console.say(format_args!("ready, {took:.2} s after init began"));
+        self.console.say(format_args!("ready after {took:.2} s"));
         self.send(&report);
     }
 
@@ -413,7 +425,7 @@ impl Supervisor {
         let stop = self.times.stop.unwrap_or(off);
         self.send(&Report::Exit { code, stop_ns: nanoseconds(stop), off_ns: nanoseconds(off) });
         let took = off.saturating_sub(stop).as_millis();
-        self.console.say(format_args!("everything has ended, {took} ms after it began to"));
+        self.console.say(format_args!("everything has ended, within {took} ms"));
         self.console.drain(LAST_WORDS);
         shutdown::end(power)
     }
