@@ -2,6 +2,7 @@
 
 mod agent;
 mod facts;
+mod outside;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -15,7 +16,10 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe exit CODE                      end at once
        probe print TEXT [CODE]              print a line, then end
        probe sleep MILLISECONDS             end later
-       probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id";
+       probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
+       probe precede|spoil                  as the machine's first process: leave an outsider behind, or spoil
+                                            the boot manifest, and become init
+       probe outside                        do what the file of orders says";
 
 fn main() -> ExitCode {
     // First of all: this instant is what start-up times are measured to.
@@ -40,6 +44,9 @@ fn main() -> ExitCode {
         }
         ["sleep", milliseconds] => sleep(milliseconds),
         ["orphan", milliseconds] => orphan(milliseconds),
+        ["precede"] => outside::precede().map(|never| match never {}),
+        ["spoil"] => outside::spoil().map(|never| match never {}),
+        ["outside"] => Ok(outside::obey()),
         _ => Err(USAGE.to_owned()),
     };
     outcome.unwrap_or_else(|problem| {
