@@ -64,7 +64,7 @@ fn version_sentence(version: u64) -> String {
 pub fn tune(manifest: &Manifest, console: &mut Console) {
     let results = [
         sethostname(manifest.name.as_str()).map_err(|errno| Error::new("set", "hostname", errno)),
-        // Ctrl-Alt-Del becomes a SIGINT to PID 1 instead of a reset.
+        // Ctrl-Alt-Del becomes a SIGINT to PID 1, which powers off in order, instead of a reset.
         set_cad_enabled(false).map_err(|errno| Error::new("disable", "Ctrl-Alt-Del", errno)),
         // The kernel never chooses PID 1 when memory is short: it could only panic then.
         write("/proc/self/oom_score_adj", "-1000"),

@@ -1,44 +1,61 @@
-//! The end of a boot that cannot go on: one clear line, then a reboot. It never hangs and never returns.
+//! The end of what cannot go on: one clear line, on the console and in the kernel's log, then a reboot. It
+//! never hangs and never returns.
 
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::set_hook;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::sync;
 
-/// Long enough to read one line on a screen.
+use crate::sys;
+
+/// Long enough to read one line on a screen, and to write back what was not.
 const TIME_TO_READ: Duration = Duration::from_secs(3);
-/// The kernel log comes second: it reaches the console only where the log level lets it.
-const WHERE_TO_SAY_IT: [&str; 2] = ["/dev/console", "/dev/kmsg"];
+const CONSOLE: &str = "/dev/console";
+const KERNEL_LOG: &str = "/dev/kmsg";
 
 /// Makes a panic end like every other fatal error. Set first of all.
 pub fn catch_panics() {
-    std::panic::set_hook(Box::new(|panic| reboot_because(&format_args!("init is broken: {panic}"))));
+    set_hook(Box::new(|panic| reboot_because(&format_args!("init is broken: {panic}"))));
+}
+
+/// For a child of PID 1 that is not its container yet: a panic ends it alone, by the abort that follows.
+pub fn catch_panics_of_child() {
+    set_hook(Box::new(|panic| say(&format_args!("a container's start is broken: {panic}"))));
 }
 
 /// Says why, waits until it can have been read, and reboots.
 pub fn reboot_because(why: &dyn fmt::Display) -> ! {
-    say(why);
+    say(&format_args!("{why}; the machine reboots"));
+    // In a child, because a disk that does not answer would make this process wait with it. Without memory
+    // for a child, nothing is synced: the reboot matters more.
+    let (Ok(_) | Err(_)) = sys::clone_into(None, 0, || {
+        sync();
+        0
+    });
     std::thread::sleep(TIME_TO_READ);
-    sync();
-    loop {
-        let Err(errno) = reboot(RebootMode::RB_AUTOBOOT);
-        say(&format_args!("cannot reboot: {}", errno.desc()));
-        std::thread::sleep(TIME_TO_READ);
-    }
+    let Err(errno) = reboot(RebootMode::RB_AUTOBOOT);
+    say(&format_args!("cannot reboot: {}", errno.desc()));
+    // The end of PID 1 is a panic of the kernel, which reboots as well (`panic=5`).
+    std::process::abort()
 }
 
 fn say(text: &dyn fmt::Display) {
-    let line = format!("coracle | {text}; the machine reboots\n").replace(['\r', '\x1b'], " ");
-    for path in WHERE_TO_SAY_IT {
-        let target =
-            OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-        if target.is_ok_and(|mut target| target.write_all(line.as_bytes()).is_ok()) {
-            return;
-        }
-    }
+    // A panic has two lines, and none of them may move a cursor.
+    let line = text.to_string().replace(['\r', '\n', '\x1b'], " ");
+    let on_console = write(CONSOLE, &format!("coracle | {line}\n"));
+    // Level 5 is for the record alone, 2 reaches the console by itself. Where neither can be written nobody
+    // is there to read.
+    let level = if on_console.is_ok() { 5 } else { 2 };
+    let (Ok(()) | Err(_)) = write(KERNEL_LOG, &format!("<{level}>coracle: {line}\n"));
+}
+
+fn write(path: &str, line: &str) -> std::io::Result<()> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new().write(true).custom_flags(flags).open(path)?.write_all(line.as_bytes())
 }

@@ -30,6 +30,7 @@ fn run() -> error::Result<Infallible> {
     boot::block_signals()?;
     mounts::leave_rootfs()?;
     mounts::early()?;
+    mounts::seal()?;
     let mut console = Console::open();
     let manifest = boot::read_manifest()?;
     boot::tune(&manifest, &mut console);

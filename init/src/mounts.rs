@@ -6,6 +6,8 @@ use nix::{errno::Errno, sys::stat::Mode};
 
 use crate::error::{Error, Result};
 
+/// The mount that all layers are mounted in.
+pub const RUNTIME_MOUNT: &str = "/run";
 /// Where init keeps what it makes while the machine runs.
 pub const RUNTIME: &str = "/run/coracle";
 /// Where each container's child builds its root. The same folder for all: what one mounts there, no other
@@ -48,10 +50,34 @@ pub fn early() -> Result<()> {
     [RUNTIME, STAGE].into_iter().try_for_each(make_folder)
 }
 
+/// Makes the initramfs read-only, as every container's namespace will copy it. Its own folders are mounts by
+/// now; only volumes are made in it later, by children that lift this in their own copy.
+pub fn seal() -> Result<()> {
+    remount_root(SEALED.union(MsFlags::MS_RDONLY)).map_err(|errno| Error::new("seal", "/", errno))
+}
+
+/// Lets this process's own copy of the machine's mounts be written to again.
+pub fn unseal() -> nix::Result<()> {
+    remount_root(SEALED)
+}
+
+/// Devices are in `/dev`, and nobody gains privileges here.
+const SEALED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+
+/// Changes the mount that is the root, and not its file system: that one is also what volumes write to. By
+/// mount(2), because mount_setattr(2) refuses the kernel's own rootfs before Linux 6.8.
+fn remount_root(flags: MsFlags) -> nix::Result<()> {
+    const NONE: Option<&str> = None;
+    mount(NONE, "/", NONE, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, NONE)
+}
+
 /// Leaves rootfs without copying it. `pivot_root` refuses to replace the kernel's rootfs, and with it every
 /// container's start would fail: see pivot_root(2), EINVAL. So the same file system is mounted once more,
 /// over `/`. Done before anything else is mounted: what is below the new root could be seen by nobody, and
 /// yet would be copied for each container.
+///
+/// The old mount is left read-only: it is the one that `/proc/PID/exe` of init leads to, through which
+/// containers have overwritten their runtime (CVE-2019-5736).
 pub fn leave_rootfs() -> Result<()> {
     /// Any folder will do for the moment; this one is needed anyway.
     const DOORSTEP: &str = "/run";
@@ -59,6 +85,7 @@ pub fn leave_rootfs() -> Result<()> {
     make_folder(DOORSTEP)?;
     mount(Some("/"), DOORSTEP, NONE, MsFlags::MS_BIND, NONE)
         .map_err(|errno| Error::new("bind", "/", errno))?;
+    remount_root(MsFlags::MS_RDONLY).map_err(|errno| Error::new("seal", "rootfs", errno))?;
     chdir(DOORSTEP).map_err(|errno| Error::new("enter", DOORSTEP, errno))?;
     mount(Some("."), "/", NONE, MsFlags::MS_MOVE, NONE)
         .map_err(|errno| Error::new("move over", "/", errno))?;

@@ -4,8 +4,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::sync;
 
-use crate::fatal;
-use crate::layers;
+use crate::{fatal, mounts};
 
 /// What the machine does when everything has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,12 +20,9 @@ pub enum Power {
 /// Writes everything back and lets go of the layers.
 pub fn unmount() {
     sync();
-    // Layers are read-only, so there is nothing to lose: whether they could be unmounted decides nothing.
-    // They are detached together with what is mounted on them, in one call, because each costs an RCU grace
-    // period.
-    if umount2(layers::MOUNTED, MntFlags::MNT_DETACH).is_ok() {
-        sync();
-    }
+    // All of them in one call, because each call costs an RCU grace period. They are read-only, so there is
+    // nothing to lose: whether it could be done decides nothing.
+    let (Ok(()) | Err(_)) = umount2(mounts::RUNTIME_MOUNT, MntFlags::MNT_DETACH);
 }
 
 /// Ends the machine. Does not return.

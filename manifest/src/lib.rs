@@ -172,11 +172,12 @@ pub enum Mount {
     },
     /// A folder or file of the machine.
     Bind {
-        /// Absolute path on the machine. When nothing is there, a folder with the owner and mode of `target` is made.
+        /// Absolute path on the machine, no part of which may be a symbolic link. When nothing is there, a folder
+        /// with the owner and mode of `target` is made.
         source: String,
         /// Where.
         target: String,
-        /// Not writable through this mount.
+        /// Not writable through this mount. What holds init's own files never is.
         read_only: bool,
     },
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use manifest::report::Report;
 use probe::Event;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::line::Line;
 use crate::slot::Slot;
@@ -109,6 +112,18 @@ impl Config {
         self
     }
 
+    /// Lets the probe be the machine's first process, with `task`: it leaves an outsider behind (`precede`, see
+    /// [`Machine::order`]) or spoils the boot manifest (`spoil`), and becomes init. `cmdline` is for the kernel.
+    pub fn first_process(self, task: &str, cmdline: &str) -> Self {
+        let probe = made("dist-test/probe", "dist");
+        self.with(&format!(
+            "[kernel]\npackage = \"linux-image-cloud-amd64\"\ncmdline = \"{cmdline} rdinit=/srv/first -- {task}\"\n\
+             [[file]]\npath = \"/srv/first\"\nmode = 0o755\nsource = \"{}\"\n\
+             [[file]]\npath = \"/srv/orders\"\ncontents = \"\"\n",
+            probe.display()
+        ))
+    }
+
     /// Another kernel.
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = kernel;
@@ -184,7 +199,8 @@ impl Config {
         for (host, guest) in &self.published {
             command.arg("--publish").arg(format!("127.0.0.1:{host}:{guest}"));
         }
-        command.arg("--").args(self.probes.iter().flat_map(|name| port_arguments(name)));
+        command.arg("--").args(["-qmp", "unix:monitor,server=on,wait=off"]);
+        command.args(self.probes.iter().flat_map(|name| port_arguments(name)));
         command.stdin(Stdio::null());
         command.stdout(File::create(folder.join("console.log")).unwrap());
         command.stderr(File::create(folder.join("run.log")).unwrap());
@@ -278,6 +294,11 @@ impl Machine {
             .collect()
     }
 
+    /// What has come out of the console so far.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.join("console.log")).unwrap()).into_owned()
+    }
+
     /// The line to a probe.
     pub fn probe(&self, name: &str) -> &Line {
         self.lines.get(name).unwrap_or_else(|| panic!("no probe is called `{name}`"))
@@ -293,6 +314,52 @@ impl Machine {
     pub fn power_off(self) -> Ended {
         self.terminate();
         self.wait()
+    }
+
+    /// Gives an order to the outsider of [`Config::first_process`], by a probe that has `/srv` as `/machine/srv`.
+    /// Waits for nothing: the order may be the machine's end.
+    pub fn give_order(&self, probe: &str, order: &str) {
+        self.probe(probe).write("/machine/srv/orders", &format!("{order}\n")).unwrap();
+    }
+
+    /// Likewise; returns what came of it.
+    pub fn order(&self, probe: &str, order: &str) -> String {
+        self.give_order(probe, order);
+        let (said, mut answer) = (format!("outside: {order}: "), None);
+        crate::eventually("the outsider answers", || {
+            let console = self.console();
+            let mut lines = console.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            answer =
+                lines.find_map(|line| line.split_once(&said).map(|(_, rest)| rest.trim_end().to_owned()));
+            answer.is_some()
+        });
+        answer.unwrap_or_default()
+    }
+
+    /// Presses keys of the machine's keyboard at the same time, by their names in QEMU (`qcode`).
+    pub fn press(&self, keys: &[&str]) {
+        let key = |name: &&str| json!({ "type": "qcode", "data": name });
+        let keys: Vec<Value> = keys.iter().map(key).collect();
+        self.monitor(&json!({ "execute": "send-key", "arguments": { "keys": keys } }));
+    }
+
+    /// Tells QEMU something, on a monitor of the test's own.
+    fn monitor(&self, command: &Value) {
+        let handle = File::open(self.folder.join("sockets")).unwrap();
+        let socket = format!("/proc/self/fd/{}/monitor", handle.as_raw_fd());
+        let mut lines = BufReader::new(UnixStream::connect(socket).unwrap());
+        let mut greeting = String::new();
+        lines.read_line(&mut greeting).unwrap();
+        for command in [&json!({ "execute": "qmp_capabilities" }), command] {
+            lines.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
+            let mut answer = String::new();
+            // Events may stand before the answer.
+            while !answer.contains("\"return\"") {
+                answer.clear();
+                lines.read_line(&mut answer).unwrap();
+                assert!(!answer.contains("\"error\""), "QEMU, asked for {command}: {answer}");
+            }
+        }
     }
 
     /// Waits for the machine's own end.

@@ -27,8 +27,8 @@ fn the_power_button_stops_services_in_reverse_order_on_both_kernels() {
         assert_eq!(stops.map(|(signal, _)| signal), [SIGTERM, SIGINT, SIGTERM]);
         let took = ended.stop.unwrap();
         println!("stop of three services on the {kernel:?} kernel: {took:?}");
-        // The goal is 100 ms on an unloaded machine; this one shares its processors with other tests.
-        assert!(took < Duration::from_secs(1), "{took:?}");
+        // Nobody was waited for in vain: the goal is 100 ms, the grace period is ten seconds.
+        assert!(took < Duration::from_secs(5), "{took:?}");
     }
 }
 
@@ -44,7 +44,8 @@ fn a_stuck_service_is_killed_after_its_grace_period() {
     let ended = machine.power_off();
     assert_eq!(ended.code, 0, "{}", ended.output);
     let took = ended.stop.unwrap();
-    assert!((Duration::from_secs(1)..Duration::from_secs(2)).contains(&took), "{took:?}");
+    // Its own grace period, and not the polite one's of ten seconds.
+    assert!((Duration::from_secs(1)..Duration::from_secs(5)).contains(&took), "{took:?}");
     // It was asked, it did not go, and the other one was not forgotten over it.
     assert_eq!(stop(&ended, "stuck").0, SIGTERM);
     assert_eq!(stop(&ended, "polite").0, SIGTERM);

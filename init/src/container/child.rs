@@ -20,10 +20,11 @@ use nix::unistd::{
 use super::failure::{Failure, Step};
 use super::rootfs::{Plan, Root};
 use super::{Launch, Stdio, credentials};
-use crate::sys;
+use crate::{fatal, sys};
 
 /// Becomes the container. Returns only when that failed, with the code to end with.
 pub(super) fn run(launch: &Launch, stdio: Stdio<'_>, report: &OwnedFd) -> i32 {
+    fatal::catch_panics_of_child();
     let failure = match become_container(launch, stdio) {
         Ok(never) => match never {},
         Err(failure) => failure,

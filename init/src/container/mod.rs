@@ -8,8 +8,10 @@ mod child;
 mod credentials;
 mod failure;
 mod rootfs;
+mod volume;
 
 use std::ffi::CString;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use manifest::Container;
@@ -84,6 +86,11 @@ impl Launch {
         })
     }
 
+    /// Whether the container has mounts that may have to be written back when it has ended.
+    pub fn has_volumes(&self) -> bool {
+        self.root.has_volumes()
+    }
+
     /// What `failure` was about, as a sentence without a subject: "mount `/proc`: Invalid argument".
     pub fn explain(&self, failure: &Failure) -> String {
         let object = match failure.step {
@@ -91,12 +98,20 @@ impl Launch {
             Step::Mount => self.root.mount_target(failure.index()),
             Step::Device => self.root.device_source(failure.index()),
             Step::WorkingDirectory => self.cwd.to_string_lossy().into_owned(),
-            Step::Execute => {
-                self.programs.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
-            }
+            Step::Execute => self.program(),
             step => step.object().to_owned(),
         };
         format!("{} `{object}`: {}", failure.step.verb(), failure.errno.desc())
+    }
+
+    /// The program as the container names it: one that is looked for in `PATH` has no folder.
+    fn program(&self) -> String {
+        let name = match self.programs.as_slice() {
+            [path] => path.as_bytes(),
+            [path, ..] => path.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default(),
+            [] => &[],
+        };
+        String::from_utf8_lossy(name).into_owned()
     }
 }
 
@@ -110,6 +125,12 @@ pub fn start(launch: &Launch, group: &Group, stdio: Stdio<'_>) -> Result<Started
     let pid = sys::clone_into(Some(group.as_fd()), NAMESPACES, || child::run(launch, stdio, &report))
         .map_err(failed)?;
     Ok(Started { pid, status })
+}
+
+/// Keeps the mounts of a container that runs for as long as the result is kept. Else its first process takes
+/// them apart before its end can be seen.
+pub fn keep_mounts(pid: Pid) -> std::io::Result<File> {
+    File::open(format!("/proc/{pid}/ns/mnt"))
 }
 
 /// Reads what the child of a start has to say.
@@ -180,10 +201,7 @@ mod tests {
         for (failure, sentence) in [
             (Failure::new(Step::Overlay, 0, Errno::EINVAL), "mount `the overlay root`: Invalid argument"),
             (Failure::new(Step::StandardMount, 0, Errno::EPERM), "mount `/proc`: Operation not permitted"),
-            (
-                Failure::new(Step::Execute, 0, Errno::ENOENT),
-                "run `/usr/bin/nginx`: No such file or directory",
-            ),
+            (Failure::new(Step::Execute, 0, Errno::ENOENT), "run `nginx`: No such file or directory"),
             (Failure::new(Step::Mount, 9, Errno::EIO), "mount ``: I/O error"),
         ] {
             assert_eq!(launch.explain(&failure), sentence);

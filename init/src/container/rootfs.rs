@@ -12,8 +12,8 @@ use manifest::{Container, Mount};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mkdirat, mknodat, stat};
-use nix::unistd::{Gid, Uid, chdir, chown, fchownat, mkdir, symlinkat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat, stat};
+use nix::unistd::{Gid, Uid, chdir, fchownat, mkdir, symlinkat};
 use rustix::fs::{CWD, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -21,7 +21,7 @@ use rustix::mount::{
 };
 
 use super::failure::{Failure, Step};
-use super::text;
+use super::{text, volume};
 use crate::error::{Result, errno};
 use crate::net::RESOLV_CONF;
 use crate::{layers, ports, sys};
@@ -160,6 +160,11 @@ impl Plan {
         Ok(root)
     }
 
+    /// Whether the container sees anything of the machine that outlives it.
+    pub(super) fn has_volumes(&self) -> bool {
+        self.mounts.iter().any(|addition| matches!(addition, Addition::Bind { .. }))
+    }
+
     pub(super) fn mount_target(&self, index: usize) -> String {
         match self.mounts.get(index) {
             Some(Addition::Tmpfs { target, .. } | Addition::Bind { target, .. }) => {
@@ -209,7 +214,7 @@ fn addition(mount: &Mount) -> Result<Addition> {
         Mount::Bind { source, target, read_only } => Addition::Bind {
             source: text(source)?,
             target: text(target)?,
-            attributes: if *read_only { CONFINED | RDONLY } else { CONFINED },
+            attributes: if *read_only || volume::is_guarded(source) { CONFINED | RDONLY } else { CONFINED },
         },
     })
 }
@@ -274,6 +279,14 @@ impl Root {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(mount, c"", target, c"", flags).map_err(errno)
     }
+
+    /// Shows `source`, a place of the machine, inside; what is mounted below it stays out.
+    fn bind(&self, source: &OwnedFd, inside: &CStr, attributes: u64) -> nix::Result<()> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(source, c"", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(errno)?;
+        sys::add_mount_attributes(tree.as_fd(), attributes)?;
+        self.attach(tree.as_fd(), inside)
+    }
 }
 
 impl AsFd for Root {
@@ -335,47 +348,22 @@ impl Addition {
                 let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
                 root.attach(new_mount(c"tmpfs", &options, attributes)?.as_fd(), target)
             }
-            Self::Bind { source, target, attributes } => bind(root, source, target, *attributes),
+            Self::Bind { source, target, attributes } => {
+                let source = volume::open_or_make(source, &root.open(target)?)?;
+                root.bind(&source, target, *attributes)
+            }
         }
     }
-}
-
-/// Binds a place of the machine. A folder is made when nothing is there.
-fn bind(root: &Root, source: &CStr, target: &CStr, attributes: u64) -> nix::Result<()> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = match open_tree(CWD, source, flags) {
-        Err(rustix::io::Errno::NOENT) => {
-            make_like(source, &root.open(target)?)?;
-            open_tree(CWD, source, flags)
-        }
-        other => other,
-    }
-    .map_err(errno)?;
-    sys::add_mount_attributes(tree.as_fd(), attributes)?;
-    root.attach(tree.as_fd(), target)
-}
-
-/// Makes a folder with the owner and mode of the one that it will cover: a database that gave its own folder
-/// away in the image can write to an empty volume in its place.
-fn make_like(path: &CStr, model: &OwnedFd) -> nix::Result<()> {
-    make_parents(path.to_bytes(), |parent| mkdir(parent, Mode::from_bits_truncate(0o755)))?;
-    let model = fstat(model)?;
-    match mkdir(path, Mode::from_bits_truncate(0o700)) {
-        // Another container's child was faster; it is that one's then.
-        Err(Errno::EEXIST) => return Ok(()),
-        made => made?,
-    }
-    chown(path, Some(Uid::from_raw(model.st_uid)), Some(Gid::from_raw(model.st_gid)))?;
-    fchmodat(CWD, path, Mode::from_bits_truncate(model.st_mode & 0o1777), FchmodatFlags::FollowSymlink)
 }
 
 /// The same file for all containers, written in place by the network: a new lease shows in all of them.
 fn resolv_conf(root: &Root) -> nix::Result<()> {
     const ATTRIBUTES: u64 =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    let source = CString::new(RESOLV_CONF).map_err(|_| Errno::EINVAL)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let source = rustix::fs::open(RESOLV_CONF, flags, rustix::fs::Mode::empty()).map_err(errno)?;
     let target = CString::new(manifest::path::RESOLV_CONF).map_err(|_| Errno::EINVAL)?;
-    bind(root, &source, &target, ATTRIBUTES)
+    root.bind(&source, &target, ATTRIBUTES)
 }
 
 /// Calls `make` with each folder above `path`, the uppermost first.

@@ -43,7 +43,7 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(0) => f.write_str("completed"),
+            Self::Code(0) => f.write_str("has ended"),
             Self::Code(code) => write!(f, "ended with code {code}"),
             Self::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
                 Ok(signal) => write!(f, "was ended by {signal}"),

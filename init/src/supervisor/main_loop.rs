@@ -1,7 +1,7 @@
 //! The loop itself. From its first turn on, nothing may end the process or make it wait anywhere else.
 
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -28,14 +28,15 @@ use crate::net::Network;
 use crate::report;
 use crate::shutdown::{self, Power};
 
-/// What a signal to PID 1 asks for, as busybox's and sysvinit's users know it. Ctrl-Alt-Del arrives as
-/// SIGINT.
-const SIGNALS: [(Signal, Power); 5] = [
+/// What a signal to PID 1 asks for. Ctrl-Alt-Del arrives as SIGINT; SIGUSR1 and SIGUSR2 are what busybox's
+/// users know.
+const SIGNALS: [(Signal, Power); 6] = [
     (Signal::SIGTERM, Power::Off),
-    (Signal::SIGUSR2, Power::Off),
+    (Signal::SIGINT, Power::Off),
     (Signal::SIGPWR, Power::Off),
-    (Signal::SIGINT, Power::Reboot),
+    (Signal::SIGUSR2, Power::Off),
     (Signal::SIGUSR1, Power::Halt),
+    (Signal::SIGQUIT, Power::Reboot),
 ];
 
 /// How long the last words may take to reach a console that is slow.
@@ -63,6 +64,8 @@ struct Supervised {
     output: Output,
     /// While a start is underway.
     status: Option<OwnedFd>,
+    /// Its mounts, once the machine ends and they need no end of their own.
+    mounts: Option<File>,
 }
 
 /// The supervised machine, with everything that it waits for.
@@ -107,6 +110,7 @@ impl Supervisor {
                 group: Group::make(service.name.as_str())?,
                 output: Output::new().map_err(failed)?,
                 status: None,
+                mounts: None,
             });
         }
         let state = State::new(manifest.services.iter().map(|service| Rules {
@@ -217,8 +221,9 @@ impl Supervisor {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let asked =
                 SIGNALS.iter().find(|(signal, _)| u32::try_from(*signal as i32) == Ok(info.ssi_signo));
-            if let Some(&(_, power)) = asked {
-                self.apply(Event::Stop { power });
+            if let Some(&(signal, power)) = asked {
+                let cause = if signal == Signal::SIGINT { "Ctrl-Alt-Del" } else { signal.as_str() };
+                self.stop(cause, power);
             }
         }
         while let Some(event) = reap::next() {
@@ -232,10 +237,18 @@ impl Supervisor {
         }
     }
 
+    /// Begins the machine's end, unless it has begun.
+    fn stop(&mut self, cause: &str, power: Power) {
+        if self.times.stop.is_none() {
+            self.console.say(format_args!("asked to end by {cause}"));
+        }
+        self.apply(Event::Stop { power });
+    }
+
     fn read_button(&mut self, index: Index) {
         let Some(button) = self.buttons.get_mut(index) else { return };
         match button.was_pressed() {
-            Ok(true) => self.apply(Event::Stop { power: Power::Off }),
+            Ok(true) => self.stop("the power button", Power::Off),
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
                 // A device that is gone would wake the loop for ever.
                 let forgotten = self.epoll.delete(button.descriptor());
@@ -360,10 +373,19 @@ impl Supervisor {
     }
 
     fn signal(&mut self, index: Index, pid: Pid) {
-        let Some(service) = self.services.get(index) else { return };
+        let Some(service) = self.services.get_mut(index) else { return };
+        // Layers and memory have nothing to write back. To take a container's mounts apart costs RCU grace
+        // periods and the ends of ten file systems, while the next service waits for its signal.
+        if !service.launch.has_volumes() {
+            // Without a descriptor to spare it takes that long after all.
+            service.mounts = container::keep_mounts(pid).ok();
+        }
         match signal::send(pid, service.stop.signal) {
             Ok(Delivery::Sent) => {}
-            Ok(Delivery::Futile) => self.kill(index),
+            Ok(Delivery::Futile) => {
+                self.tell(index, format_args!("does not handle its stop signal, and is killed"));
+                self.kill(index);
+            }
             // ESRCH cannot be: it is not reaped, so its pid is its own.
             Err(errno) => {
                 self.console.say(format_args!("cannot signal `{}`: {}", service.name, errno.desc()));
@@ -387,7 +409,7 @@ impl Supervisor {
             ready_ns: nanoseconds(now),
         };
         let took = now.saturating_sub(self.times.init).as_secs_f32();
-        self.console.say(format_args!("ready, {took:.2} s after init began"));
+        self.console.say(format_args!("ready after {took:.2} s"));
         self.send(&report);
     }
 
@@ -403,7 +425,7 @@ impl Supervisor {
         let stop = self.times.stop.unwrap_or(off);
         self.send(&Report::Exit { code, stop_ns: nanoseconds(stop), off_ns: nanoseconds(off) });
         let took = off.saturating_sub(stop).as_millis();
-        self.console.say(format_args!("everything has ended, {took} ms after it began to"));
+        self.console.say(format_args!("everything has ended, within {took} ms"));
         self.console.drain(LAST_WORDS);
         shutdown::end(power)
     }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod facts;
+mod outside;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -18,7 +19,10 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe print TEXT [CODE]              print a line, then end
        probe sleep MILLISECONDS             end later
        probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
-       probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT";
+       probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT
+       probe precede|spoil                  as the machine's first process: leave an outsider behind, or spoil
+                                            the boot manifest, and become init
+       probe outside                        do what the file of orders says";
 
 fn main() -> ExitCode {
     // First of all: this instant is what start-up times are measured to.
@@ -44,6 +48,9 @@ fn main() -> ExitCode {
         ["sleep", milliseconds] => sleep(milliseconds),
         ["orphan", milliseconds] => orphan(milliseconds),
         ["pause"] => pause(),
+        ["precede"] => outside::precede().map(|never| match never {}),
+        ["spoil"] => outside::spoil().map(|never| match never {}),
+        ["outside"] => Ok(outside::obey()),
         _ => Err(USAGE.to_owned()),
     };
     outcome.unwrap_or_else(|problem| {
