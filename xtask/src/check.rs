@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::process::{Result, heading, run, seconds, step};
 use crate::workspace::Workspace;
-use crate::{dist, images, setup, tidy};
+use crate::{demo, dist, images, setup, tidy};
 
 /// One check, by name. All of them run, whatever the others say.
 struct Check {
@@ -21,6 +21,7 @@ const CHECKS: &[Check] = &[
     Check { name: "set-up", perform: setup::setup },
     Check { name: "images", perform: images::images },
     Check { name: "dist", perform: dist::dist },
+    Check { name: "demo", perform: |workspace| demo::demo(workspace, true) },
     Check { name: "tests", perform: |workspace| cargo(workspace, &["test", "--workspace", "--quiet"]) },
 ];
 
