@@ -56,9 +56,16 @@ fn unpack() -> Unpacked {
         fs::remove_dir_all(&download).unwrap();
     }
     let release = locked("resolved").strip_prefix("linux-image-").unwrap().to_owned();
-    let modules = root.join("lib/modules").join(&release);
+    // Debian 13 has moved it.
+    let folders = ["lib/modules", "usr/lib/modules"].map(|folder| root.join(folder).join(&release));
+    let modules = folders.into_iter().find(|folder| folder.is_dir()).expect("a kernel package has modules");
     let names = plan["manifest"]["modules"].as_array().unwrap();
-    let names: Vec<&str> = names.iter().map(|name| name.as_str().unwrap().trim_end_matches(".ko")).collect();
+    let mut names: Vec<&str> =
+        names.iter().map(|name| name.as_str().unwrap().trim_end_matches(".ko")).collect();
+    // A kernel of unknown configuration needs it, even one that is known to mount layers without.
+    if !names.contains(&"loop") {
+        names.push("loop");
+    }
     let mut found = Vec::new();
     list(&modules, &mut found);
     let module = |name: &&str| {
