@@ -4,8 +4,9 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tests::{coracle, eventually, folder, root};
 
 /// A machine of one service that sleeps, as `run` is given it.
@@ -43,9 +44,8 @@ fn qemu_of(child: &Child) -> Option<String> {
     children.split_whitespace().next().map(str::to_owned)
 }
 
-fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 fn assert_gone(qemu: &str) {
@@ -59,9 +59,9 @@ fn said(child: Child) -> (Option<i32>, String) {
 
 #[test]
 fn one_signal_powers_the_machine_off() {
-    for name in ["INT", "TERM", "HUP"] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let (child, _console) = start(&config("one-signal"), &[]);
-        signal(&child, name);
+        send(&child, signal);
         let (code, text) = said(child);
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains("powering the machine off"), "{text}");
@@ -73,9 +73,9 @@ fn a_second_signal_ends_the_machine_at_once() {
     let (mut child, _console) = start(&config("two-signals"), &[]);
     let qemu = qemu_of(&child).unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(|line| line.unwrap());
-    signal(&child, "INT");
+    send(&child, Signal::INT);
     said.find(|line| line.contains("powering the machine off")).unwrap();
-    signal(&child, "INT");
+    send(&child, Signal::INT);
     let rest: Vec<String> = said.collect();
     assert_eq!(rest, ["error: the machine was ended before it had powered off"]);
     assert_eq!(child.wait().unwrap().code(), Some(1));
@@ -88,7 +88,7 @@ fn a_machine_ends_with_the_command_even_when_nobody_reads_any_more() {
     let qemu = qemu_of(&child).unwrap();
     drop(console);
     drop(child.stderr.take());
-    signal(&child, "INT");
+    send(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_gone(&qemu);
 }
@@ -114,8 +114,8 @@ fn too_little_memory_is_refused_before_the_boot() {
     let output = coracle().args(["run", "configs/demo.toml", "--memory", "128MiB"]).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("error: cannot boot in 128 MiB: the kernel unpacks an initramfs of 9"), "{text}");
-    assert!(text.contains("hint: give it at least 2"), "{text}");
+    assert!(text.contains("error: cannot boot in 128 MiB: the kernel unpacks an initramfs of "), "{text}");
+    assert!(text.contains("hint: give it at least "), "{text}");
 }
 
 #[test]
@@ -124,6 +124,6 @@ fn a_built_folder_runs_without_its_config() {
     let built = coracle().args(["build", &config("built"), "-o"]).arg(&output).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let (child, _console) = start(output.to_str().unwrap(), &[]);
-    signal(&child, "TERM");
+    send(&child, Signal::TERM);
     assert_eq!(said(child).0, Some(0));
 }
