@@ -31,6 +31,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// A machine that was asked to power off and has not by then is ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// How long a killed QEMU is waited for.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The files of a machine that was built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
@@ -146,10 +149,21 @@ impl Drop for Guest {
     }
 }
 
-/// Waits for QEMU's end; a signal presses the power button, a second one ends QEMU.
+/// Waits for QEMU's end, and ends it where the machine does not.
 fn supervise(child: Child, monitor: &Path, timeout: Option<Duration>) -> Result<ExitStatus> {
-    let _guest = Guest::of(&child)?;
+    let guest = Guest::of(&child)?;
     let events = listen(child)?;
+    let ended = watch(&events, monitor, timeout);
+    if ended.is_err() {
+        drop(guest);
+        // Its ports are free and it is reaped when this program ends. Killed, it takes no longer than its memory.
+        while let Some(Event::Signal) = receive(&events, KILL_TIMEOUT) {}
+    }
+    ended
+}
+
+/// A signal presses the power button, a second one is an error as a machine that does not end is.
+fn watch(events: &mpsc::Receiver<Event>, monitor: &Path, timeout: Option<Duration>) -> Result<ExitStatus> {
     let started = Instant::now();
     let mut stopping: Option<Instant> = None;
     loop {
@@ -166,7 +180,7 @@ fn supervise(child: Child, monitor: &Path, timeout: Option<Duration>) -> Result<
         let remaining =
             timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(now.duration_since(started)));
         let wait = if stopping.is_some() { ASK_AGAIN.min(remaining) } else { remaining };
-        match receive(&events, wait) {
+        match receive(events, wait) {
             Some(Event::Ended(status)) => return status.doing(|| "wait for QEMU"),
             Some(Event::Signal) if stopping.is_some() => {
                 return Err(Error::new("the machine was ended before it had powered off"));
