@@ -47,6 +47,7 @@ const DOORS: &[Door] = &[
 ];
 
 const CONFIG: &str = "configs/demo.toml";
+const OUTPUT: &str = "target/demo";
 
 /// From the start of `coracle run` to the last answer. Emulation without KVM on a busy machine takes 10 to 20 s.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(180);
@@ -60,10 +61,9 @@ pub fn demo(workspace: &Workspace, once: bool) -> Result<()> {
     step("build of coracle and init", || dist::dist(workspace))?;
     step("demo images, made from Debian packages", || images::images(workspace))?;
     let coracle = workspace.target("dist/coracle");
-    let output = workspace.target("demo");
     step(&format!("coracle build {CONFIG}"), || {
         let mut build = Command::new(&coracle);
-        run(build.current_dir(&workspace.root).args(["build", CONFIG, "-o"]).arg(&output))
+        run(build.current_dir(&workspace.root).args(["build", CONFIG, "-o", OUTPUT]))
     })?;
 
     // Ctrl-C reaches `coracle run` as well, which powers the machine off; this process waits for that.
@@ -72,7 +72,7 @@ pub fn demo(workspace: &Workspace, once: bool) -> Result<()> {
     let doors =
         DOORS.iter().map(|door| Ok((door, free_address(door.favourite)?))).collect::<Result<Vec<_>>>()?;
     let mut command = Command::new(&coracle);
-    command.current_dir(&workspace.root).arg("run").arg(&output);
+    command.current_dir(&workspace.root).args(["run", OUTPUT]);
     for (door, address) in &doors {
         command.arg("--publish").arg(format!("{address}:{}", door.guest_port));
     }
