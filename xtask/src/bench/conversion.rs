@@ -81,8 +81,10 @@ impl<'a> Stage<'a> {
             Err(_) => tempfile::tempdir().map_err(because("cannot make a temporary folder"))?,
         };
         let (layout, tar_size) = one_layer(bench, memory.path())?;
-        let services =
-            format!("[service.one]\nimage = \"oci:{}:one\"\ncommand = [\"x\"]\n", layout.display());
+        let services = format!(
+            "[service.one]\nimage = \"oci:{}:one\"\ncommand = [\"/usr/bin/pg_lsclusters\"]\n",
+            layout.display()
+        );
         // Built with the user's store, to have its lock.
         Machine::build(bench, "layer", Kernel::Own, &services, None)?;
         let store = bench.folder("store")?;
