@@ -1,5 +1,6 @@
 //! What becomes of archives, ordinary, odd and hostile.
 
+mod breakouts;
 mod merged;
 mod readers;
 
