@@ -34,10 +34,12 @@ impl Error {
         if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
-    /// The same failure as part of a larger deed: `{outer}: {sentence}`.
+    /// The same failure as part of a larger deed: `{outer}: {sentence}`. A cause that came through a stream may
+    /// have named the deed already; it is named once.
     #[must_use]
     pub fn within(mut self, outer: impl fmt::Display) -> Self {
-        self.sentence = format!("{outer}: {}", self.sentence);
+        let outer = format!("{outer}: ");
+        self.sentence = format!("{outer}{}", self.sentence.replacen(&outer, "", 1));
         self
     }
 
@@ -99,5 +101,7 @@ mod tests {
             "service.web: cannot write `a.img`: No space left on device (os error 28)"
         );
         assert_eq!(error.advice(), Some("free some space"));
+        let again = error.within("entry `x`").within("service.web").to_string();
+        assert!(again.starts_with("service.web: entry `x`: cannot write `a.img`"), "{again}");
     }
 }

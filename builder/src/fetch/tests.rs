@@ -1,5 +1,7 @@
 //! Claims about whole images: as the usual tools write them, and as nobody should.
 
+mod hostile;
+
 use std::fs;
 use std::io::Write;
 use std::process::Command;

@@ -5,14 +5,21 @@
 //! write layers.
 
 use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 
 use super::names::shown;
-use super::pax::Extensions;
+use super::pax::{self, Extensions};
 use crate::artifact::erofs::{Kind, Metadata};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 512;
 const BLOCK_BYTES: u64 = 512;
+
+/// Where POSIX has the start of a long name.
+const PREFIX: Range<usize> = 345..500;
+/// Where star says that a header is its own, in which that start is shorter.
+const STAR_MAGIC: Range<usize> = 508..512;
+const STAR_PREFIX: usize = 131;
 
 /// The longest extended header that is taken: an attribute has up to 64 KiB, and few files have more than
 /// two.
@@ -79,15 +86,16 @@ impl<R: Read> Archive<R> {
 
     fn advance(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();
-        let mut extended = false;
+        // The types of the extended headers before the entry.
+        let mut extended = Vec::new();
         loop {
             self.skip()?;
             let mut header = tar::Header::new_old();
             if !self.read_block(header.as_mut_bytes())? {
-                return if extended { Err(truncated()) } else { Ok(None) };
+                return if extended.is_empty() { Ok(None) } else { Err(truncated()) };
             }
             if header.as_bytes().iter().all(|byte| *byte == 0) {
-                if extended {
+                if !extended.is_empty() {
                     return Err(Error::new("an extended header is followed by no entry"));
                 }
                 self.read_end()?;
@@ -95,29 +103,33 @@ impl<R: Read> Archive<R> {
             }
             check_sum(&header)?;
             let size = size(&header)?;
-            match header.as_old().linkflag[0] {
-                b'x' => {
-                    let payload = self.payload(size, EXTENSION_MAX)?;
-                    extensions.parse(&payload)?;
-                    extended = true;
-                }
-                // Defaults for all entries: the programs that read layers agree on ignoring them.
-                b'g' => self.expect(size),
-                b'L' => {
-                    extensions.path = Some(until_nul(self.payload(size, LONG_NAME_MAX)?));
-                    extended = true;
-                }
-                b'K' => {
-                    extensions.link = Some(until_nul(self.payload(size, LONG_NAME_MAX)?));
-                    extended = true;
-                }
+            let kind = header.as_old().linkflag[0];
+            match kind {
+                b'x' => extensions.parse(&self.payload(size, EXTENSION_MAX)?)?,
+                b'g' => pax::check_global(&self.payload(size, EXTENSION_MAX)?)?,
+                b'L' => extensions.path = Some(long_name(self.payload(size, LONG_NAME_MAX)?)?),
+                b'K' => extensions.link = Some(long_name(self.payload(size, LONG_NAME_MAX)?)?),
                 _ => return self.entry(&header, extensions, size).map(Some),
+            }
+            // The last one counts for Go and GNU tar, the first one for Python; nobody writes two.
+            if extended.contains(&kind) || (kind == b'x' && !extended.is_empty()) || extended.contains(&b'x')
+            {
+                return Err(Error::new("an entry has two extended headers"));
+            }
+            if kind != b'g' {
+                extended.push(kind);
             }
         }
     }
 
     fn entry(&mut self, header: &tar::Header, extensions: Extensions, size: u64) -> Result<Entry> {
-        let name = extensions.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+        let name = match &extensions.path {
+            Some(path) => path.clone(),
+            None => name_of(header)?,
+        };
+        if name.is_empty() {
+            return Err(Error::new("an entry has no name"));
+        }
         let described = describe(header, &name, &extensions, size);
         let (kind, size) = described.map_err(|error| error.within(format!("`{}`", shown(&name))))?;
         self.expect(size);
@@ -195,6 +207,19 @@ impl<R: Read> Read for Contents<'_, R> {
     }
 }
 
+/// The name in a header without an extended one before it.
+fn name_of(header: &tar::Header) -> Result<Vec<u8>> {
+    let bytes = header.as_bytes();
+    let prefix = until_nul(bytes[PREFIX].to_vec());
+    let is_star = bytes[STAR_MAGIC] == *b"tar\0";
+    // Python takes these bytes for the start of the name in every format, star has two times behind them.
+    if header.as_ustar().is_none() && !prefix.is_empty() || is_star && prefix.len() >= STAR_PREFIX {
+        return Err(Error::new("its header has a prefix that only some readers take for a part of its name"));
+    }
+    let name = until_nul(header.as_old().name.to_vec());
+    Ok(if prefix.is_empty() { name } else { [prefix, name].join(&b'/') })
+}
+
 /// What an entry is, and the length of the contents that follow its header.
 fn describe(
     header: &tar::Header,
@@ -202,17 +227,24 @@ fn describe(
     extensions: &Extensions,
     size: u64,
 ) -> Result<(EntryKind, u64)> {
-    let size = extensions.size.unwrap_or(size);
+    let size = extensions.size.map_or(Ok(size), bounded)?;
     let link = || {
         let link = extensions.link.clone();
-        link.unwrap_or_else(|| header.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default())
+        let link = link.unwrap_or_else(|| until_nul(header.as_old().linkname.to_vec()));
+        if link.is_empty() { Err(Error::new("it is a link without a target")) } else { Ok(link) }
     };
-    let kind = match header.as_old().linkflag[0] {
-        // Before POSIX, a folder was told by the slash at the end of its name.
-        b'\0' if name.ends_with(b"/") => Kind::Directory,
+    let flag = header.as_old().linkflag[0];
+    // Before POSIX, a folder was told by the slash at the end of its name. Some readers look for it in the
+    // header, some in the extended one, and some in names of files by their type.
+    let is_slashed = |name: &[u8]| name.ends_with(b"/");
+    let in_header = is_slashed(&until_nul(header.as_old().name.to_vec()));
+    let kind = match flag {
+        b'\0' if is_slashed(name) && in_header => Kind::Directory,
+        b'\0' if in_header => return Err(ambiguous()),
+        b'\0' | b'0' | b'7' if is_slashed(name) => return Err(ambiguous()),
         b'\0' | b'0' | b'7' => return Ok((EntryKind::Node(Kind::File { size }), size)),
-        b'1' => return Ok((EntryKind::HardLink(link()), 0)),
-        b'2' => Kind::Symlink(link()),
+        b'1' => return Ok((EntryKind::HardLink(link()?), without_contents(size)?)),
+        b'2' => Kind::Symlink(link()?),
         b'3' => device(header).map(|(major, minor)| Kind::CharDevice { major, minor })?,
         b'4' => device(header).map(|(major, minor)| Kind::BlockDevice { major, minor })?,
         b'5' => Kind::Directory,
@@ -223,30 +255,42 @@ fn describe(
             return Err(Error::new(format!("its type `{shown}` is none that layers can contain")));
         }
     };
-    // These have no contents whatever their size says: so Go's reader has it, which all layers were made for.
-    Ok((EntryKind::Node(kind), 0))
+    Ok((EntryKind::Node(kind), without_contents(size)?))
+}
+
+fn ambiguous() -> Error {
+    Error::new("it is a file whose name ends like a folder's")
+}
+
+/// The size of what is no file: Go reads no contents whatever it says, GNU tar passes over so many bytes.
+fn without_contents(size: u64) -> Result<u64> {
+    match size {
+        0 => Ok(0),
+        _ => Err(Error::new(format!("it is no file, and yet its header says that it has {size} bytes"))),
+    }
 }
 
 fn metadata(header: &tar::Header, extensions: Extensions) -> Result<Metadata> {
     let old = header.as_old();
-    let id = |field: &[u8], extension: Option<u64>, what: &str| {
-        let value = match extension {
-            Some(value) => Some(value),
-            None => number(field).and_then(|value| u64::try_from(value).ok()),
-        };
+    // What an extended header replaces has to be a number all the same: most readers look at it first.
+    let numbers = [&old.mode[..], &old.uid, &old.gid, &old.mtime].map(number);
+    let [Some(mode), uid, gid, mtime] = numbers else {
+        return Err(Error::new("its mode is not a number"));
+    };
+    let id = |field: Option<i64>, extension: Option<u64>, what: &str| {
+        let value = field.and_then(|value| extension.or(u64::try_from(value).ok()));
         let fits = value.and_then(|value| u32::try_from(value).ok());
-        fits.ok_or_else(|| Error::new(format!("its {what} id is not a number of 32 bits")))
+        // The last one means nobody: chown(2) leaves the owner as it is.
+        let fits = fits.filter(|id| *id != u32::MAX);
+        fits.ok_or_else(|| Error::new(format!("its {what} id is not a number from 0 to 4294967294")))
     };
-    let mode = number(&old.mode).ok_or_else(|| Error::new("its mode is not a number"))?;
-    let (mtime, mtime_nsec) = match extensions.mtime {
-        Some(time) => time,
-        None => (number(&old.mtime).ok_or_else(|| Error::new("its time is not a number"))?, 0),
-    };
+    let mtime = mtime.ok_or_else(|| Error::new("its time is not a number of 64 bits"))?;
+    let (mtime, mtime_nsec) = extensions.mtime.unwrap_or((mtime, 0));
     Ok(Metadata {
         // The mask leaves 12 bits.
         mode: u16::try_from(mode & 0o7777).unwrap_or(0),
-        uid: id(&old.uid, extensions.uid, "user")?,
-        gid: id(&old.gid, extensions.gid, "group")?,
+        uid: id(uid, extensions.uid, "user")?,
+        gid: id(gid, extensions.gid, "group")?,
         mtime,
         mtime_nsec,
         xattrs: extensions.xattrs,
@@ -265,9 +309,15 @@ fn device(header: &tar::Header) -> Result<(u32, u32)> {
 
 fn size(header: &tar::Header) -> Result<u64> {
     let size = number(&header.as_old().size).and_then(|size| u64::try_from(size).ok());
-    // Beyond this the sum of contents and padding would not fit 64 bits, nor any disk.
-    size.filter(|size| *size < 1 << 62)
-        .ok_or_else(|| Error::new("its size is not a number, negative or absurdly large"))
+    bounded(size.unwrap_or(u64::MAX))
+}
+
+/// A size whose sum with its padding fits 64 bits. No disk has room for more.
+fn bounded(size: u64) -> Result<u64> {
+    if size < 1 << 62 {
+        return Ok(size);
+    }
+    Err(Error::new("its size is not a number, negative or absurdly large"))
 }
 
 /// A number as octal digits between spaces and NUL bytes, or, if its highest bit is set, in two's complement.
@@ -298,6 +348,11 @@ fn check_sum(header: &tar::Header) -> Result<()> {
         Some(sum) if sum == unsigned || sum == signed => Ok(()),
         _ => Err(Error::new("the checksum of its header is wrong: this is no tar archive, or it is damaged")),
     }
+}
+
+fn long_name(payload: Vec<u8>) -> Result<Vec<u8>> {
+    let name = until_nul(payload);
+    if name.is_empty() { Err(Error::new("an extended header says an empty name")) } else { Ok(name) }
 }
 
 fn until_nul(mut name: Vec<u8>) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::names::shown;
 use crate::error::{Error, Result};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -27,8 +28,11 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// Adds the records of one extended header. Later records win; unknown keys mean nothing here.
+    /// Takes the records of an extended header. Later records win; unknown keys mean nothing here.
     pub fn parse(&mut self, mut payload: &[u8]) -> Result<()> {
+        if payload.is_empty() {
+            return Err(Error::new("an extended header is empty"));
+        }
         while !payload.is_empty() {
             let (key, value, rest) =
                 split_record(payload).ok_or_else(|| Error::new("its extended header is malformed"))?;
@@ -47,30 +51,39 @@ impl Extensions {
             return Ok(());
         }
         let wrong = || {
-            let (key, value) = (key.escape_ascii(), value.escape_ascii());
+            let (key, value) = (shown(key), shown(value));
             Error::new(format!("its extended header has a wrong value: `{key}={value}`"))
         };
-        // An empty value takes back what an earlier record said.
-        let given = !value.is_empty();
-        let text = || str::from_utf8(value).map_err(|_| wrong());
-        let number = || -> Result<Option<u64>> {
-            if !value.iter().all(u8::is_ascii_digit) {
-                return Err(wrong());
-            }
-            if given { text()?.parse().map(Some).map_err(|_| wrong()) } else { Ok(None) }
+        // By POSIX an empty value takes back what was said before, which not every reader does. A NUL ends a name
+        // for some readers only.
+        let text = || str::from_utf8(value).ok().filter(|text| !text.is_empty()).ok_or_else(wrong);
+        let number = || match value.iter().all(u8::is_ascii_digit) {
+            true => text()?.parse().map_err(|_| wrong()),
+            false => Err(wrong()),
         };
+        let name = || if value.is_empty() || value.contains(&0) { Err(wrong()) } else { Ok(value.to_vec()) };
         match key {
-            b"path" => self.path = given.then(|| value.to_vec()),
-            b"linkpath" => self.link = given.then(|| value.to_vec()),
-            b"size" => self.size = number()?,
-            b"uid" => self.uid = number()?,
-            b"gid" => self.gid = number()?,
-            b"mtime" if given => self.mtime = Some(parse_time(text()?).ok_or_else(wrong)?),
-            b"mtime" => self.mtime = None,
+            b"path" => self.path = Some(name()?),
+            b"linkpath" => self.link = Some(name()?),
+            b"size" => self.size = Some(number()?),
+            b"uid" => self.uid = Some(number()?),
+            b"gid" => self.gid = Some(number()?),
+            b"mtime" => self.mtime = Some(parse_time(text()?).ok_or_else(wrong)?),
             _ => {}
         }
         Ok(())
     }
+}
+
+/// Looks through an extended header for all entries that follow. Go's reader, which most layers were made for,
+/// takes nothing from it, and others take everything: so it has to say nothing that counts.
+pub fn check_global(payload: &[u8]) -> Result<()> {
+    let mut found = Extensions::default();
+    found.parse(payload)?;
+    if found == Extensions::default() {
+        return Ok(());
+    }
+    Err(Error::new("an extended header says for all entries what each has to say itself"))
 }
 
 /// The first record's key and value, and what follows it.
@@ -83,7 +96,7 @@ fn split_record(payload: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let length: usize = str::from_utf8(digits).ok()?.parse().ok()?;
     let record = payload.get(space + 1..length)?.strip_suffix(b"\n")?;
     let equals = record.iter().position(|byte| *byte == b'=')?;
-    if equals == 0 {
+    if equals == 0 || record[..equals].contains(&0) {
         return None;
     }
     Some((&record[..equals], &record[equals + 1..], &payload[length..]))
@@ -152,11 +165,17 @@ mod tests {
         {
             assert!(parse(payload.as_bytes()).is_err(), "{payload:?}");
         }
-        for payload in
-            ["11 size=-1\n", "11 uid=0x1\n", "21 GNU.sparse.major=1\n", "27 size=99999999999999999999\n"]
-        {
+        for payload in [
+            "11 size=-1\n",
+            "11 uid=0x1\n",
+            "21 GNU.sparse.major=1\n",
+            "27 size=99999999999999999999\n",
+            "8 size=\n",
+            "8 path=\n",
+            "11 path=a\0b\n",
+        ] {
             assert!(parse(payload.as_bytes()).is_err(), "{payload:?}");
         }
-        assert_eq!(parse(b"9 size=4\n8 size=\n").unwrap().size, None);
+        assert_eq!(parse(b"9 size=4\n9 size=5\n").unwrap().size, Some(5));
     }
 }

@@ -1,6 +1,8 @@
 //! What becomes of archives, ordinary, odd and hostile.
 
+mod breakouts;
 mod merged;
+mod readers;
 
 use std::io::{Cursor, Read};
 
@@ -10,7 +12,7 @@ use tar::EntryType;
 use super::convert::Converted;
 use super::tree::Located;
 use super::{Tree, convert};
-use crate::artifact::erofs::{Image, Kind};
+use crate::artifact::erofs::{Image, Kind, Metadata};
 use crate::error::Result;
 
 /// An archive that is being made.
@@ -43,6 +45,10 @@ impl Archive {
     }
 
     fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        self.records(EntryType::XHeader, records)
+    }
+
+    fn records(self, entry_type: EntryType, records: &[(&str, &[u8])]) -> Self {
         let mut payload = Vec::new();
         for (key, value) in records {
             let length = (1..)
@@ -52,7 +58,7 @@ impl Archive {
             payload.extend(*value);
             payload.push(b'\n');
         }
-        self.add(EntryType::XHeader, "pax", "", &payload)
+        self.add(entry_type, "pax", "", &payload)
     }
 
     /// An entry whose header differs in one thing.
@@ -156,7 +162,7 @@ fn a_layer_of_plain_entries_asks_nothing_of_lower_layers() {
         })
         .add(EntryType::Fifo, "a/fifo", "", b"")
         .add(EntryType::Continuous, "a/contiguous", "", b"data")
-        .with(EntryType::XGlobalHeader, "pax_global_header", |_| {});
+        .records(EntryType::XGlobalHeader, &[("comment", b"0123456789abcdef")]);
     let (known, bytes) = archive.convert(&base()).unwrap();
     assert_eq!(known, Converted { depends_on_lower: false, entries: 8 });
     let tree = Tree::new(vec![Image::from_bytes(bytes).unwrap()]);
@@ -325,13 +331,14 @@ fn hostile_and_broken_archives_are_refused_by_the_name_of_the_entry() {
         (new().file("a/../../x", ""), "the layer's entry `a/../../x`: its name contains `..`"),
         (
             new().pax(&[("path", b"a\0b")]).file("x", ""),
-            "the layer's entry `a\\x00b`: the path contains a NUL byte",
+            "the layer's first entry: its extended header has a wrong value: `path=a\\x00b`",
         ),
         (new().pax(&[("path", &[b'n'; 256])]).file("x", ""), "has a name of more than 255 bytes"),
-        (new().pax(&[("path", &b"d/".repeat(2100))]).file("x", ""), "the path is longer than 4096 bytes"),
+        (new().pax(&[("path", &b"/d".repeat(2100))]).file("x", ""), "the path is longer than 4096 bytes"),
         (new().file("f", "").file("f/x", ""), "the layer's entry `f/x`: `f` is not a folder"),
         (new().file("etc/passwd/x", ""), "the layer's entry `etc/passwd/x`: `etc/passwd` is not a folder"),
-        (new().file("", ""), "the layer's entry ``: the root of a file system has to be a folder"),
+        (new().file("", ""), "the layer's first entry: an entry has no name"),
+        (new().file(".", ""), "the layer's entry `.`: the root of a file system has to be a folder"),
         (new().file("loop/x", ""), "more than 40 symbolic links lead to it"),
         (
             new().hard_link("h", "nothing"),
@@ -340,7 +347,7 @@ fn hostile_and_broken_archives_are_refused_by_the_name_of_the_entry() {
         (new().hard_link("h", "../etc/passwd"), "its name contains `..`"),
         (new().hard_link("h", "srv"), "that is a folder"),
         (new().file("etc/.wh.passwd", "").hard_link("h", "etc/passwd"), "there is no such file"),
-        (new().link("l", ""), "the link's target is empty"),
+        (new().link("l", ""), "`l`: it is a link without a target"),
         (new().add(EntryType::Char, "c", "", b""), "a character device 0:0"),
         (new().add(EntryType::GNUSparse, "s", "", b""), "`s`: it is a sparse file"),
         (new().add(EntryType::new(b'Q'), "q", "", b""), "`q`: its type `Q` is none that layers can contain"),
@@ -349,8 +356,15 @@ fn hostile_and_broken_archives_are_refused_by_the_name_of_the_entry() {
             "reserved for overlayfs",
         ),
         (new().pax(&[("GNU.sparse.major", b"1")]).file("r", ""), "sparse file"),
-        (new().pax(&[("uid", b"4294967296")]).file("u", ""), "`u`: its user id is not a number of 32 bits"),
+        (
+            new().pax(&[("uid", b"4294967296")]).file("u", ""),
+            "`u`: its user id is not a number from 0 to 4294967294",
+        ),
         (new().file(".wh.", ""), "it is a whiteout of no name"),
+        (
+            new().pax(&[("size", b"18446744073709551615")]).file(".wh.a", ""),
+            "`.wh.a`: its size is not a number, negative or absurdly large",
+        ),
         (set(|header| &mut header.as_old_mut().size, b"-1"), "its size is not a number"),
         (set(|header| &mut header.as_old_mut().size, &[0xff; 12]), "its size is not a number, negative"),
         (set(|header| &mut header.as_old_mut().uid, &[0xff; 8]), "`odd`: its user id is not"),
