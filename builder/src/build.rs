@@ -91,7 +91,9 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let images = fetch::fetch(&lock, &config.base, &store)?;
     let kernel = kernel::open(&config.kernel.source, &lock, &images, &store)?;
     let modules = kernel.modules(plan::needs(&config), &config.kernel.modules)?;
-    let converted = convert::convert(&config, &images, &store)?;
+    let layers = config::Layers { compression: Some(config::Compress::None), ..config.layers };
+    let compression = kernel.compression(if inputs.fast { &layers } else { &config.layers })?;
+    let converted = convert::convert(&config, &images, compression, &store)?;
     let roots = root::look(&config, &converted);
 
     let kernel_file = SourceFile::look(&kernel.image)?;
@@ -99,6 +101,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let inputs = plan::Inputs {
         config: &config,
         images: &images,
+        compression,
         roots: &roots,
         kernel: (&kernel.label, &kernel_file),
         modules: &modules,

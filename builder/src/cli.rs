@@ -66,6 +66,9 @@ pub struct Inputs {
     /// Fail when the lock file does not say what would be built
     #[arg(long)]
     pub locked: bool,
+    /// Leave layers uncompressed: the first build is faster, the machine larger
+    #[arg(long)]
+    pub fast: bool,
     /// The machine's PID 1 [default: the file `init` beside this program]
     #[arg(long, value_name = "FILE", env = "CORACLE_INIT")]
     pub init: Option<PathBuf>,

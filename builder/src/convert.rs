@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::artifact::erofs;
+use crate::artifact::erofs::{self, Compression, Writer};
 use crate::config::Config;
 use crate::error::Result;
 use crate::fetch;
@@ -15,11 +15,18 @@ use crate::source_file::SourceFile;
 use crate::store::Store;
 
 /// Names the conversion in the store. It changes with the bytes that a layer becomes.
-const FORMAT: &str = "erofs-1-plain";
+fn format(compression: Option<Compression>) -> String {
+    match compression {
+        None => "erofs-1-plain".to_owned(),
+        Some(Compression { codec, level, cluster }) => format!("erofs-1-{codec}-{level}-{}k", cluster >> 10),
+    }
+}
 
 /// The same for layers whose bytes depend on the layers below them, which are kept by chain id. They stand apart,
 /// since a lowest layer's chain id is its diff id.
-const FORMAT_CHAINED: &str = "erofs-1-plain-chained";
+fn format_chained(compression: Option<Compression>) -> String {
+    format(compression) + "-chained"
+}
 
 /// An image whose layers are in the store.
 #[derive(Debug, Clone)]
@@ -51,54 +58,74 @@ pub struct Converted {
 }
 
 /// Converts what is not in the store yet, for the images that services run.
-pub fn convert(config: &Config, images: &[fetch::Image], store: &Store) -> Result<Vec<Converted>> {
+pub fn convert(
+    config: &Config,
+    images: &[fetch::Image],
+    compression: Option<Compression>,
+    store: &Store,
+) -> Result<Vec<Converted>> {
+    let converter = Converter { compression, store };
     let used: BTreeSet<String> = config.services.iter().map(|service| service.image.to_string()).collect();
     images
         .iter()
         .filter(|image| used.contains(&image.reference))
-        .map(|image| convert_image(image, store))
+        .map(|image| converter.image(image))
         .collect()
 }
 
-fn convert_image(image: &fetch::Image, store: &Store) -> Result<Converted> {
-    let mut tree = Tree::default();
-    let mut layers = Vec::new();
-    let mut chain: Option<Digest> = None;
-    for layer in &image.layers {
-        let id = chain_id(chain.as_ref(), &layer.diff_id);
-        chain = Some(id);
-        let (digest, path, opened) = convert_layer(layer, &id, &tree, store)?;
-        layers.push(Layer { digest: digest.hex(), file: SourceFile::look(&path)? });
-        tree.push(opened);
-    }
-    let image = Image { reference: image.reference.clone(), defaults: image.config.config.clone(), layers };
-    Ok(Converted { image, tree })
+/// How layers are converted, and where to.
+struct Converter<'a> {
+    compression: Option<Compression>,
+    store: &'a Store,
 }
 
-/// The layer's blob, opened, and what it is called: by its diff id, or, where its bytes depend on the layers below it,
-/// by the chain id, which names those too. A blob that is visibly damaged is made again.
-fn convert_layer(
-    layer: &fetch::Layer,
-    chain: &Digest,
-    lower: &Tree,
-    store: &Store,
-) -> Result<(Digest, PathBuf, erofs::Image)> {
-    let by_diff_id = (layer.diff_id, store.layer_path(FORMAT, &layer.diff_id));
-    let by_chain_id = (*chain, store.layer_path(FORMAT_CHAINED, chain));
-    for (digest, path) in [&by_diff_id, &by_chain_id].into_iter().filter(|(_, path)| path.exists()) {
-        match erofs::Image::open(path) {
-            Ok(opened) => return Ok((*digest, path.clone(), opened)),
-            Err(error) => say(error),
+impl Converter<'_> {
+    fn image(&self, image: &fetch::Image) -> Result<Converted> {
+        let mut tree = Tree::default();
+        let mut layers = Vec::new();
+        let mut chain: Option<Digest> = None;
+        for layer in &image.layers {
+            let id = chain_id(chain.as_ref(), &layer.diff_id);
+            chain = Some(id);
+            let (digest, path, opened) = self.layer(layer, &id, &tree)?;
+            layers.push(Layer { digest: digest.hex(), file: SourceFile::look(&path)? });
+            tree.push(opened);
         }
+        let image =
+            Image { reference: image.reference.clone(), defaults: image.config.config.clone(), layers };
+        Ok(Converted { image, tree })
     }
-    say(format_args!("converting {}", layer.name));
-    let mut draft = store.begin(&by_diff_id.1)?;
-    let stream = layer.open()?;
-    let converted = layer::convert(stream, lower, draft.file()).map_err(|error| error.within(&layer.name))?;
-    let (digest, path) = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
-    draft.commit_as(&path)?;
-    let opened = erofs::Image::open(&path)?;
-    Ok((digest, path, opened))
+
+    /// The layer's blob, opened, and what it is called: by its diff id, or, where its bytes depend on the layers below it,
+    /// by the chain id, which names those too. A blob that is visibly damaged is made again.
+    fn layer(
+        &self,
+        layer: &fetch::Layer,
+        chain: &Digest,
+        lower: &Tree,
+    ) -> Result<(Digest, PathBuf, erofs::Image)> {
+        let Self { compression, store } = *self;
+        let by_diff_id = (layer.diff_id, store.layer_path(&format(compression), &layer.diff_id));
+        let by_chain_id = (*chain, store.layer_path(&format_chained(compression), chain));
+        for (digest, path) in [&by_diff_id, &by_chain_id].into_iter().filter(|(_, path)| path.exists()) {
+            match erofs::Image::open(path) {
+                Ok(opened) => return Ok((*digest, path.clone(), opened)),
+                Err(error) => say(error),
+            }
+        }
+        say(format_args!("converting {}", layer.name));
+        let mut draft = store.begin(&by_diff_id.1)?;
+        let stream = layer.open()?;
+        let writer = match compression {
+            None => Writer::new(draft.file())?,
+            Some(compression) => Writer::compressed(draft.file(), compression, None)?,
+        };
+        let converted = layer::convert(stream, lower, writer).map_err(|error| error.within(&layer.name))?;
+        let (digest, path) = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
+        draft.commit_as(&path)?;
+        let opened = erofs::Image::open(&path)?;
+        Ok((digest, path, opened))
+    }
 }
 
 /// The name of a stack of layers (OCI image specification, `config.md`, "Layer ChainID").

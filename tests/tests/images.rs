@@ -1,7 +1,7 @@
 //! Where images come from, and how odd they can be.
 
 use serde_json::json;
-use tests::{Config, Image, Layer, demo_image, layout, made};
+use tests::{Config, Image, Kernel, Layer, demo_image, layout, made};
 
 #[test]
 fn layouts_archives_and_folders_are_the_same_to_a_machine() {
@@ -39,4 +39,21 @@ fn an_image_with_the_same_layer_twice_boots() {
     let machine = Config::new("layer-twice-boot").probe_in(&format!("{images}:twice"), "a", "").boot();
     let probe = machine.probe("a");
     assert_eq!((probe.read("/same"), probe.read("/between")), ("same".to_owned(), "between".to_owned()));
+}
+
+#[test]
+fn compressed_files_are_the_same_on_every_kernel() {
+    // Text that compresses, more of it than a cluster holds, and an end that stands behind the inode.
+    let text: String = (0..60_000).map(|line| format!("line {}\n", line * 7919 % 5003)).collect();
+    for kernel in Kernel::ALL {
+        for compression in ["none", "lz4"] {
+            let name = format!("compressed-{compression}");
+            let layers = vec![Layer::with_probe(), Layer::new().file("text", 0o644, text.as_bytes())];
+            let images = layout(&name, vec![Image { tag: "text", layers, config: json!({}) }]);
+            let table = format!("[layers]\ncompression = \"{compression}\"\n");
+            let config = Config::new(&name).kernel(kernel).with(&table);
+            let machine = config.probe_in(&format!("{images}:text"), "a", "").boot();
+            assert!(machine.probe("a").read("/text") == text, "{compression} on {kernel:?}");
+        }
+    }
 }

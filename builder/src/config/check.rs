@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use manifest::{Kind, Name, OnFailure, Restart};
 
 use super::problem::{Problem, suggestion};
-use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawService, Variables};
+use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, Variables};
 use super::value::{self, Port};
-use super::{Config, File, FileContent, Kernel, KernelSource, Service};
+use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Service};
+use crate::artifact::erofs::CLUSTER_RANGE;
 use crate::oci::reference::Reference;
 
 /// The package that Debian's users get when they ask for no kernel in particular.
@@ -26,6 +27,10 @@ const RESERVED_FOLDERS: &[&str] = &["/coracle", "/dev", "/init", "/proc", "/run"
 /// The longest kernel command line, less the room that Coracle's own words take (`COMMAND_LINE_SIZE` is 2,048).
 const MAX_CMDLINE: usize = 1536;
 
+/// What layers can be compressed by, and the levels of each.
+const COMPRESSIONS: &[(&str, Compress, Option<RangeInclusive<i32>>)] =
+    &[("none", Compress::None, None), ("lz4", Compress::Lz4, Some(1..=12))];
+
 /// The machine that is meant, as far as one can be made; whoever calls looks at `problems` first.
 pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Config> {
     let mut check = Check { problems };
@@ -37,6 +42,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
         }
     };
     let kernel = check.kernel(raw.kernel, &base);
+    let layers = check.layers(raw.layers);
     let mut services: Vec<At<Service>> = Vec::new();
     for (tables, oneshot) in [(raw.oneshots, true), (raw.services, false)] {
         for table in tables {
@@ -58,7 +64,17 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     check.port_collisions(&services);
     let services = services.into_iter().map(|service| service.value).collect();
     let files = files.into_iter().map(|file| file.value).collect();
-    Some(Config { name: name?, kernel: kernel?, services, files, base })
+    Some(Config { name: name?, kernel: kernel?, layers, services, files, base })
+}
+
+/// A size that clusters of layers can have.
+fn cluster_size(size: u64) -> Result<usize, String> {
+    let (least, most) = CLUSTER_RANGE.into_inner();
+    let known =
+        usize::try_from(size).ok().filter(|size| size.is_power_of_two() && CLUSTER_RANGE.contains(size));
+    known.ok_or_else(|| {
+        format!("a cluster has {}KiB, twice that and so on up to {}KiB", least >> 10, most >> 10)
+    })
 }
 
 struct Check<'a> {
@@ -148,6 +164,37 @@ impl Check<'_> {
             cmdline.value.trim().to_owned()
         });
         Some(Kernel { source, modules: modules.into_iter().map(|name| name.value).collect(), cmdline })
+    }
+
+    fn layers(&mut self, raw: RawLayers) -> Layers {
+        let compression = raw.compression.and_then(|written| {
+            let found = COMPRESSIONS.iter().find(|(name, ..)| *name == written.value);
+            if found.is_none() {
+                let known: Vec<&str> = COMPRESSIONS.iter().map(|(name, ..)| *name).collect();
+                let what = format!("`{}` is no compression: there are {}", written.value, known.join(", "));
+                let meant = suggestion(&written.value, known);
+                self.at(&written.span, "layers.compression", what + &meant);
+            }
+            found
+        });
+        let level = raw.level.and_then(|level| {
+            let Some((name, _, Some(levels))) = compression else {
+                let what = "a level goes with a `compression`: each counts in its own way";
+                self.at(&level.span, "layers.level", what);
+                return None;
+            };
+            let value = i32::try_from(level.value).ok().filter(|value| levels.contains(value));
+            if value.is_none() {
+                let what = format!("{name} has the levels {} to {}", levels.start(), levels.end());
+                self.at(&level.span, "layers.level", what);
+            }
+            value
+        });
+        let cluster = raw.cluster_size.and_then(|written| {
+            let size = value::size(&written.value).and_then(cluster_size);
+            self.value(&written.span, "layers.cluster-size", size)
+        });
+        Layers { compression: compression.map(|(_, compression, _)| *compression), level, cluster }
     }
 
     fn service(&mut self, At { value: raw, span }: At<RawService>, oneshot: bool) -> Option<Service> {

@@ -26,6 +26,8 @@ pub struct Config {
     pub name: Name,
     /// The kernel that boots it.
     pub kernel: Kernel,
+    /// How its images are stored.
+    pub layers: Layers,
     /// Oneshots in the order in which they are written, then services in theirs.
     pub services: Vec<Service>,
     /// Files of the machine itself.
@@ -59,6 +61,26 @@ pub enum KernelSource {
         /// Absent when everything needed is built in.
         modules: Option<PathBuf>,
     },
+}
+
+/// The `[layers]` table. `None` leaves it to the kernel and the codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Layers {
+    /// What compresses the files in layers.
+    pub compression: Option<Compress>,
+    /// How hard it tries, as the codec counts.
+    pub level: Option<i32>,
+    /// The most bytes of a layer that are inflated at once.
+    pub cluster: Option<usize>,
+}
+
+/// A way to compress layers, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compress {
+    /// `none`
+    None,
+    /// `lz4`
+    Lz4,
 }
 
 /// A `[service.NAME]` or `[oneshot.NAME]` table. `None` means that the image decides.

@@ -46,6 +46,7 @@ pub struct At<T> {
 pub struct Raw {
     pub name: Option<At<String>>,
     pub kernel: RawKernel,
+    pub layers: RawLayers,
     pub services: Vec<At<RawService>>,
     pub oneshots: Vec<At<RawService>>,
     pub files: Vec<At<RawFile>>,
@@ -59,6 +60,14 @@ pub struct RawKernel {
     pub path: Option<At<String>>,
     pub modules: Option<At<Modules>>,
     pub cmdline: Option<At<String>>,
+}
+
+/// `[layers]`.
+#[derive(Debug, Default)]
+pub struct RawLayers {
+    pub compression: Option<At<String>>,
+    pub level: Option<At<u32>>,
+    pub cluster_size: Option<At<String>>,
 }
 
 /// `kernel.modules`: a folder when the kernel is a file, else names to load.
@@ -118,11 +127,12 @@ impl Raw {
         let mut fields = Fields::new(table, String::new(), problems);
         let name = fields.take("name");
         let kernel = fields.table("kernel", RawKernel::read).unwrap_or_default();
+        let layers = fields.table("layers", RawLayers::read).unwrap_or_default();
         let services = fields.named_tables("service", |name, fields| RawService::read(name, false, fields));
         let oneshots = fields.named_tables("oneshot", |name, fields| RawService::read(name, true, fields));
         let files = fields.list_of_tables("file", RawFile::read);
         fields.finish();
-        Self { name, kernel, services, oneshots, files }
+        Self { name, kernel, layers, services, oneshots, files }
     }
 }
 
@@ -134,6 +144,16 @@ impl RawKernel {
             path: fields.take("path"),
             modules: fields.take("modules"),
             cmdline: fields.take("cmdline"),
+        }
+    }
+}
+
+impl RawLayers {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        Self {
+            compression: fields.take("compression"),
+            level: fields.take("level"),
+            cluster_size: fields.take("cluster-size"),
         }
     }
 }

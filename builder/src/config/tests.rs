@@ -117,6 +117,31 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn layers_are_compressed_as_the_table_says_and_else_as_the_kernel_likes() {
+    assert_eq!(config("name = \"m\"").layers, Layers::default());
+    let text = "name = \"m\"\n[layers]\ncompression = \"lz4\"\nlevel = 12\ncluster-size = \"16KiB\"\n";
+    let layers = Layers { compression: Some(Compress::Lz4), level: Some(12), cluster: Some(16 << 10) };
+    assert_eq!(config(text).layers, layers);
+    for (keys, said) in [
+        (
+            "compression = \"lz5\"",
+            "layers.compression: `lz5` is no compression: there are none, lz4 (did you mean `lz4`?)",
+        ),
+        ("compression = \"lz4\"\nlevel = 13", "layers.level: lz4 has the levels 1 to 12"),
+        ("level = 3", "layers.level: a level goes with a `compression`"),
+        ("compression = \"none\"\nlevel = 3", "layers.level: a level goes with a `compression`"),
+        (
+            "cluster-size = \"100KiB\"",
+            "layers.cluster-size: a cluster has 4KiB, twice that and so on up to 256KiB",
+        ),
+        ("cluster-size = \"1KiB\"", "a cluster has 4KiB"),
+    ] {
+        let found = problems(&format!("name = \"m\"\n[layers]\n{keys}\n"));
+        assert!(found.contains(said), "{found}");
+    }
+}
+
+#[test]
 fn published_ports_do_not_collide() {
     let text = "name = \"m\"\n[service.a]\nimage = \"oci:a\"\nports = [\"80:80\"]\n\
                 [service.b]\nimage = \"oci:a\"\nports = [\"8080:80\", \"80:80/udp\"]\n";

@@ -1,5 +1,6 @@
 //! The kernel of a machine: its image, what is built into it, and the modules that the machine loads.
 
+mod compression;
 mod deb;
 mod image;
 mod module;
@@ -27,13 +28,22 @@ pub struct Kernel {
     /// The bzImage or vmlinux.
     pub image: PathBuf,
     /// The kernel's own configuration, where it is known.
-    options: Option<BTreeMap<String, String>>,
+    options: Option<Options>,
     /// File of each module, by normalised name.
     modules: BTreeMap<String, PathBuf>,
     /// Names and aliases of what is built in.
     builtin: BTreeSet<String>,
     /// Where decompressed modules are kept from one build to the next.
     ready: Option<PathBuf>,
+}
+
+/// A kernel's configuration, as its build left it.
+#[derive(Debug)]
+struct Options {
+    /// The release that it is of: 6 and 1 of `6.1.192`.
+    release: Option<(u32, u32)>,
+    /// What is set.
+    values: BTreeMap<String, String>,
 }
 
 /// A module as it goes into the initramfs.
@@ -54,7 +64,7 @@ impl Kernel {
     /// The value of an option of the kernel's configuration: `Some("y")`, `Some("m")`, …; `None` when it is not set.
     /// `Err` when the configuration is not known.
     fn option(&self, name: &str) -> std::result::Result<Option<&str>, ()> {
-        self.options.as_ref().map(|options| options.get(name).map(String::as_str)).ok_or(())
+        self.options.as_ref().map(|options| options.values.get(name).map(String::as_str)).ok_or(())
     }
 
     /// The modules that `needs` asks for and those named in `extra`, with all that they depend on, in load order.
@@ -216,10 +226,16 @@ fn find_builtin(folder: &Path) -> BTreeSet<String> {
     names.chain(aliases).collect()
 }
 
-/// `CONFIG_X=y` lines.
-fn parse_options(text: &str) -> BTreeMap<String, String> {
+/// `CONFIG_X=y` lines, and the title: `# Linux/x86 6.1.192 Kernel Configuration`.
+fn parse_options(text: &str) -> Options {
     let pair = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-    text.lines().filter(|line| line.starts_with("CONFIG_")).filter_map(pair).collect()
+    let values = text.lines().filter(|line| line.starts_with("CONFIG_")).filter_map(pair).collect();
+    let title = text.lines().find_map(|line| line.strip_prefix("# Linux/")?.split_once(' '));
+    let release = title.and_then(|(_, rest)| {
+        let mut numbers = rest.split(['.', '-', ' ']);
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    });
+    Options { release, values }
 }
 
 #[cfg(test)]

@@ -170,3 +170,37 @@ fn modules_are_found_in_any_order_of_the_folder_with_updates_first() {
         .collect();
     assert_eq!(found, [("a", "kernel/a.ko.xz"), ("b", "updates/b.ko.zst"), ("c_d", "kernel/c-d.ko.gz")]);
 }
+
+#[test]
+fn layers_are_compressed_where_the_kernel_reads_it() {
+    use crate::artifact::erofs::{Codec, Compression};
+    use crate::config::{Compress, Layers};
+
+    let folder = tempfile::tempdir().unwrap();
+    let asked = |compression| Layers { compression, ..Layers::default() };
+    let lz4 = Some(Compression::usual(Codec::Lz4));
+    for (options, by_default, lz4_asked) in [
+        ("# Linux/x86 6.1.192 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n", Some(lz4), Some(lz4)),
+        ("# Linux/x86_64 5.17.0-rc1 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n", Some(lz4), Some(lz4)),
+        ("# Linux/x86 5.10.0 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n", Some(None), None),
+        ("# Linux/x86 6.1.192 Kernel Configuration\nCONFIG_EROFS_FS=m\n", Some(None), None),
+        // Its age is not known.
+        ("CONFIG_EROFS_FS_ZIP=y\n", Some(None), Some(lz4)),
+        // A kernel whose configuration is not known gets what every kernel reads, or what its user vouches for.
+        ("", Some(None), Some(lz4)),
+    ] {
+        let kernel = kernel(&folder, &[], &[], options);
+        assert_eq!(kernel.compression(&asked(None)).ok(), by_default, "{options}");
+        assert_eq!(kernel.compression(&asked(Some(Compress::Lz4))).ok(), lz4_asked, "{options}");
+        assert_eq!(kernel.compression(&asked(Some(Compress::None))).unwrap(), None);
+    }
+    let without = kernel(&folder, &[], &[], "CONFIG_EROFS_FS=m\n");
+    let said = without.compression(&asked(Some(Compress::Lz4))).unwrap_err().to_string();
+    assert_eq!(said, "kernel `test` lacks CONFIG_EROFS_FS_ZIP, needed to read layers compressed by lz4");
+    let old = kernel(&folder, &[], &[], "# Linux/x86 5.10.0 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n");
+    let said = old.compression(&asked(Some(Compress::Lz4))).unwrap_err().to_string();
+    assert_eq!(said, "kernel `test` is older than Linux 5.17, needed to read layers compressed by lz4");
+    let with = kernel(&folder, &[], &[], "# Linux/x86 6.12.1 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n");
+    let keys = Layers { level: Some(12), cluster: Some(4096), ..asked(None) };
+    assert_eq!(with.compression(&keys).unwrap().unwrap().to_string(), "lz4, level 12, clusters of 4 KiB");
+}

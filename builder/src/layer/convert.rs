@@ -28,15 +28,15 @@ pub struct Converted {
     pub entries: u64,
 }
 
-/// Converts the uncompressed archive of one layer, which lies upon `lower`. `out` has to be empty.
+/// Converts the uncompressed archive of one layer, which lies upon `lower`. Nothing was written by `writer` yet.
 ///
 /// The archive is read to the very end of the stream, and an error from it is an error of the layer. The root
 /// folder is root's with mode 0755 unless the archive has an entry for it: hardly any does, and the lower
 /// one's is not looked at, so that most layers do not depend on others.
-pub fn convert(tar: impl Read, lower: &Tree, out: impl Write + Seek) -> Result<Converted> {
+pub fn convert<W: Write + Seek>(tar: impl Read, lower: &Tree, writer: Writer<W>) -> Result<Converted> {
     let mut archive = Archive::new(tar);
     let mut converter = Converter {
-        writer: Writer::new(out)?,
+        writer,
         lower,
         asked: false,
         opaque_root: false,

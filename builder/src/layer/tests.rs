@@ -12,7 +12,7 @@ use tar::EntryType;
 use super::convert::Converted;
 use super::tree::Located;
 use super::{Tree, convert};
-use crate::artifact::erofs::{Image, Kind, Metadata};
+use crate::artifact::erofs::{Image, Kind, Metadata, Writer};
 use crate::error::Result;
 
 /// An archive that is being made.
@@ -114,7 +114,7 @@ fn header(entry_type: EntryType, name: &str, link: &str) -> tar::Header {
 
 fn converted(tar: &[u8], lower: &Tree) -> Result<(Converted, Vec<u8>)> {
     let mut out = Cursor::new(Vec::new());
-    let converted = convert(tar, lower, &mut out)?;
+    let converted = convert(tar, lower, Writer::new(&mut out)?)?;
     Ok((converted, out.into_inner()))
 }
 
@@ -409,7 +409,8 @@ fn the_stream_is_read_to_its_end_and_its_verdict_there_counts() {
     let trailing = [archive, vec![1; 5000]].concat();
     assert!(converted(&trailing, &Tree::default()).is_ok());
     let mut out = Cursor::new(Vec::new());
-    let refusal = convert(trailing.chain(Verdict), &Tree::default(), &mut out).unwrap_err();
+    let refusal =
+        convert(trailing.chain(Verdict), &Tree::default(), Writer::new(&mut out).unwrap()).unwrap_err();
     assert_eq!(refusal.to_string(), "the layer's entry after `a`: the diff id is wrong");
 }
 

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use manifest::{Manifest, Name, Network, Service as Supervised};
 
+use crate::artifact::erofs::Compression;
 use crate::config::{Config, FileContent, Port, Service};
 use crate::convert::{Image, Layer};
 use crate::error::{Error, Result};
@@ -55,6 +56,8 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// All images that its services use.
     pub images: &'a [Image],
+    /// How their layers are compressed, if they are.
+    pub compression: Option<Compression>,
     /// What each service's image has at the places that the service needs.
     pub roots: &'a Roots,
     /// The kernel's name for people, and its file.
@@ -84,6 +87,8 @@ pub struct ImagePlan {
     pub manifest: Manifest,
     /// The images that each layer belongs to, by the layer's digest.
     pub layer_users: BTreeMap<String, BTreeSet<String>>,
+    /// How the layers of images are compressed, if they are.
+    pub compression: Option<Compression>,
     /// What `coracle run` publishes.
     pub ports: Vec<Port>,
 }
@@ -176,6 +181,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
         initramfs: initramfs(inputs, &manifest, layers.contents).map_err(|error| vec![error])?,
         manifest,
         layer_users: layers.users,
+        compression: inputs.compression,
         ports: config.services.iter().flat_map(|service| service.ports.iter().copied()).collect(),
     })
 }

@@ -24,6 +24,7 @@ impl ImagePlan {
             "initramfs": self.initramfs.iter().map(entry).collect::<Vec<_>>(),
             "manifest": self.manifest,
             "layers": self.layer_users,
+            "compression": self.compression.map(|compression| compression.to_string()),
             "ports": ports,
             "privileges": self.privileges(),
         })
@@ -65,7 +66,10 @@ impl fmt::Display for ImagePlan {
         for service in &self.manifest.services {
             write_service(text, service)?;
         }
-        writeln!(text, "\nlayers")?;
+        match self.compression {
+            Some(compression) => writeln!(text, "\nlayers ({compression})")?,
+            None => writeln!(text, "\nlayers (not compressed)")?,
+        }
         for (digest, users) in &self.layer_users {
             let size = bytes(self.layer_size(digest));
             let users: Vec<&str> = users.iter().map(String::as_str).collect();

@@ -1,5 +1,7 @@
 //! The structures of EROFS on disk, as `fs/erofs/erofs_fs.h` lays them out: little endian, without padding.
 
+use std::fmt;
+
 use super::Kind;
 
 /// The size of a block: what every kernel mounts, whatever its page size.
@@ -21,11 +23,10 @@ pub const NAME_MAX: usize = 255;
 /// The longest path, and one more than the longest target of a symbolic link (`PATH_MAX`).
 pub const PATH_MAX: usize = 4096;
 
-/// The root's inode follows the superblock. The superblock has only 16 bits for its nid, so it has to be
-/// near.
-pub const ROOT_NID: u64 = SHORT_ROOT_NID as u64;
-const SHORT_ROOT_NID: u16 = 36;
-const _: () = assert!(SHORT_ROOT_NID as usize * SLOT == SUPER_OFFSET + SUPER_LEN);
+/// The root's inode follows the superblock, and what a superblock of compressed files is followed by. The superblock
+/// has only 16 bits for its nid, so it has to be near.
+const ROOT_NID: u16 = 36;
+const _: () = assert!(ROOT_NID as usize * SLOT == SUPER_OFFSET + SUPER_LEN);
 
 const MAGIC: u32 = 0xe0f5_e1e2;
 /// The superblock has a checksum.
@@ -34,6 +35,46 @@ const COMPAT_CHECKSUM: u32 = 1;
 const COMPAT_MTIME: u32 = 2;
 const BLOCK_BITS: u8 = 12;
 
+/// What a kernel has to know to read compressed files: that zeros stand in front of a cluster, that clusters have
+/// several blocks and codecs options (one bit for both), and that the last cluster may stand behind the inode.
+const INCOMPAT_COMPRESSED: u32 = 0x1 | 0x2 | 0x10;
+/// Where the options of the codec stand: their length, then the options.
+const OPTIONS_OFFSET: usize = SUPER_OFFSET + SUPER_LEN;
+/// LZ4's: how far back it refers (all that the format can), how many blocks a cluster has, and 10 bytes of nothing.
+const LZ4_OPTIONS_LEN: u16 = 14;
+const LZ4_DISTANCE: u16 = u16::MAX;
+
+/// How clusters are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// LZ4 blocks.
+    Lz4,
+}
+
+impl Codec {
+    const ALL: [Self; 1] = [Self::Lz4];
+
+    /// What people call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lz4 => "lz4",
+        }
+    }
+
+    /// What EROFS calls it.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Lz4 => 0,
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text.write_str(self.as_str())
+    }
+}
+
 /// How an inode's data is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -41,6 +82,8 @@ pub enum Layout {
     Plain,
     /// Whole blocks in consecutive blocks, and the rest right behind the inode, in the inode's block.
     Inline,
+    /// Clusters, where the index behind the inode says.
+    Compressed,
 }
 
 /// What the superblock says that differs between images.
@@ -50,6 +93,27 @@ pub struct Super {
     pub inodes: u64,
     /// The number of blocks of the image.
     pub blocks: u32,
+    /// How files are compressed, if they are.
+    pub packing: Option<Packing>,
+}
+
+/// What a kernel has to know before it reads the first cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// The one codec of the image.
+    pub codec: Codec,
+    /// The most blocks that a cluster has.
+    pub cluster_blocks: u16,
+}
+
+/// The root's node id in an image that is packed like this.
+pub fn root_nid(packing: Option<Packing>) -> u64 {
+    u64::from(short_root_nid(packing))
+}
+
+fn short_root_nid(packing: Option<Packing>) -> u16 {
+    // The options of any codec fit into one slot.
+    ROOT_NID + u16::from(packing.is_some())
 }
 
 impl Super {
@@ -60,9 +124,12 @@ impl Super {
         put32(block, at, MAGIC);
         put32(block, at + 8, COMPAT_CHECKSUM | COMPAT_MTIME);
         block[at + 12] = BLOCK_BITS;
-        put16(block, at + 14, SHORT_ROOT_NID);
+        put16(block, at + 14, short_root_nid(self.packing));
         put64(block, at + 16, self.inodes);
         put32(block, at + 36, self.blocks);
+        if let Some(packing) = self.packing {
+            packing.put(block);
+        }
         put32(block, at + 4, 0);
         let checksum = crc32c(&block[SUPER_OFFSET..]);
         put32(block, at + 4, checksum);
@@ -79,13 +146,37 @@ impl Super {
         if crc32c(&unsigned[SUPER_OFFSET..]) != get32(block, at + 4) {
             return Err("the superblock's checksum is wrong");
         }
-        let found = Self { inodes: get64(block, at + 16), blocks: get32(block, at + 36) };
+        let packing = Packing::get(block);
+        let found = Self { inodes: get64(block, at + 16), blocks: get32(block, at + 36), packing };
         let mut expected = unsigned;
         found.put(&mut expected);
         if expected != *block {
             return Err("it uses features of EROFS that are never written here");
         }
         Ok(found)
+    }
+}
+
+impl Packing {
+    fn put(self, block: &mut [u8; BLOCK]) {
+        put32(block, SUPER_OFFSET + 80, INCOMPAT_COMPRESSED);
+        put16(block, SUPER_OFFSET + 84, 1 << self.codec.number());
+        match self.codec {
+            Codec::Lz4 => {
+                put16(block, OPTIONS_OFFSET, LZ4_OPTIONS_LEN);
+                put16(block, OPTIONS_OFFSET + 2, LZ4_DISTANCE);
+                put16(block, OPTIONS_OFFSET + 4, self.cluster_blocks);
+            }
+        }
+    }
+
+    fn get(block: &[u8; BLOCK]) -> Option<Self> {
+        let codecs = get16(block, SUPER_OFFSET + 84);
+        let codec = Codec::ALL.into_iter().find(|codec| codecs == 1 << codec.number())?;
+        let cluster_blocks = match codec {
+            Codec::Lz4 => get16(block, OPTIONS_OFFSET + 4),
+        };
+        Some(Self { codec, cluster_blocks })
     }
 }
 
@@ -100,7 +191,7 @@ pub struct RawInode {
     pub mode: u16,
     /// The length of the data.
     pub size: u64,
-    /// The first block of the data, or the number of a device.
+    /// The first block of the data, the number of its blocks if it is compressed, or the number of a device.
     pub block_or_device: u32,
     /// A number for `stat` on machines of 32 bits: any, but of its own.
     pub ino: u32,
@@ -125,6 +216,7 @@ impl RawInode {
         let mut raw = [0; INODE_LEN];
         let layout = match self.layout {
             Layout::Plain => 0,
+            Layout::Compressed => 1,
             Layout::Inline => 2,
         };
         // Bit 0: extended. Bits 1 to 3: the layout.
@@ -146,6 +238,7 @@ impl RawInode {
     pub fn decode(raw: &[u8; INODE_LEN]) -> Option<Self> {
         let layout = match get16(raw, 0) {
             1 => Layout::Plain,
+            3 => Layout::Compressed,
             5 => Layout::Inline,
             _ => return None,
         };
@@ -257,11 +350,13 @@ fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(!0, |crc, byte| TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)] ^ crc >> 8)
 }
 
-fn put16(raw: &mut [u8], at: usize, value: u16) {
+/// Writes two bytes.
+pub fn put16(raw: &mut [u8], at: usize, value: u16) {
     raw[at..at + 2].copy_from_slice(&value.to_le_bytes());
 }
 
-fn put32(raw: &mut [u8], at: usize, value: u32) {
+/// Writes four bytes.
+pub fn put32(raw: &mut [u8], at: usize, value: u32) {
     raw[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
@@ -269,11 +364,13 @@ fn put64(raw: &mut [u8], at: usize, value: u64) {
     raw[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-fn get16<const N: usize>(raw: &[u8; N], at: usize) -> u16 {
+/// Reads two bytes.
+pub fn get16<const N: usize>(raw: &[u8; N], at: usize) -> u16 {
     u16::from_le_bytes([raw[at], raw[at + 1]])
 }
 
-fn get32<const N: usize>(raw: &[u8; N], at: usize) -> u32 {
+/// Reads four bytes.
+pub fn get32<const N: usize>(raw: &[u8; N], at: usize) -> u32 {
     u32::from_le_bytes(std::array::from_fn(|i| raw[at + i]))
 }
 

@@ -1,18 +1,25 @@
 //! EROFS, the read-only file system that a layer is: a streaming writer, and a reader of what it wrote.
 //!
-//! Images are uncompressed, with blocks of 4096 bytes and no optional feature that a kernel could lack: Linux
-//! 5.4 and later mount them. The format is Linux's `fs/erofs/erofs_fs.h`; [`format`] has the parts that are
-//! used here.
+//! Images have blocks of 4096 bytes. Uncompressed ones use no optional feature that a kernel could lack: Linux 5.4 and
+//! later mount them. Compressed ones need Linux 5.17. The format is Linux's `fs/erofs/erofs_fs.h`; [`format`] has
+//! the parts that are used here.
 
+mod cluster;
 mod directory;
 mod format;
+mod index;
+mod pack;
+mod pool;
 mod read;
+mod shelf;
 mod tree;
 mod write;
 mod xattr;
 
 use std::collections::BTreeMap;
 
+pub use cluster::{CLUSTER_RANGE, Compression};
+pub use format::Codec;
 pub use read::{Contents, Image, Inode};
 pub use tree::{Found, InodeId};
 pub use write::Writer;

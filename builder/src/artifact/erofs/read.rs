@@ -8,10 +8,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::format::{
-    BLOCK, BLOCK_BYTES, INODE_LEN, Layout, PATH_MAX, ROOT_NID, RawInode, SLOT, Super, TYPE_MASK,
-    decode_device, type_bits,
+    BLOCK, BLOCK_BYTES, Codec, INODE_LEN, Layout, PATH_MAX, RawInode, SLOT, Super, TYPE_MASK, decode_device,
+    root_nid, type_bits,
 };
-use super::{Kind, Metadata, directory, xattr};
+use super::index::{self, Placed};
+use super::{Kind, Metadata, cluster, directory, xattr};
 use crate::error::{Context as _, Error, Result};
 
 /// An image that is open for reading.
@@ -19,6 +20,8 @@ use crate::error::{Context as _, Error, Result};
 pub struct Image {
     file: File,
     length: u64,
+    root: u64,
+    codec: Option<Codec>,
 }
 
 /// A file of an image.
@@ -39,10 +42,11 @@ pub struct Inode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Data {
     size: u64,
+    is_compressed: bool,
     /// How many of the bytes are in blocks of their own, and where these start.
     whole: u64,
     whole_at: u64,
-    /// Where the rest starts.
+    /// Where the rest starts, or the index of compressed data.
     tail_at: u64,
 }
 
@@ -73,7 +77,7 @@ impl Image {
     }
 
     fn check(file: File, length: u64) -> Result<Self> {
-        let image = Self { file, length };
+        let mut image = Self { file, length, root: 0, codec: None };
         let mut block = [0; BLOCK];
         image.read_at(&mut block, 0)?;
         let found = Super::get(&block)
@@ -81,12 +85,14 @@ impl Image {
         if u64::from(found.blocks) * BLOCK_BYTES != length {
             return Err(damaged("its length is not what its superblock says"));
         }
+        image.root = root_nid(found.packing);
+        image.codec = found.packing.map(|packing| packing.codec);
         Ok(image)
     }
 
     /// The root folder.
     pub fn root(&self) -> Result<Inode> {
-        let root = self.inode(ROOT_NID)?;
+        let root = self.inode(self.root)?;
         if root.kind != Kind::Directory {
             return Err(damaged("its root is not a folder"));
         }
@@ -155,12 +161,14 @@ impl Image {
         let head = (INODE_LEN + attributes.len()) as u64;
         self.read_at(&mut attributes, at + INODE_LEN as u64)?;
         let xattrs = xattr::decode(&attributes).ok_or_else(|| damaged("extended attributes are corrupt"))?;
-        let whole = match raw.layout {
-            Layout::Plain => raw.size,
-            Layout::Inline => raw.size - raw.size % BLOCK_BYTES,
+        let (whole, tail_at) = match raw.layout {
+            Layout::Plain => (raw.size, at + head),
+            Layout::Inline => (raw.size - raw.size % BLOCK_BYTES, at + head),
+            Layout::Compressed => (0, at + head.next_multiple_of(8)),
         };
+        let is_compressed = raw.layout == Layout::Compressed;
         let whole_at = u64::from(raw.block_or_device) * BLOCK_BYTES;
-        let data = Data { size: raw.size, whole, whole_at, tail_at: at + head };
+        let data = Data { size: raw.size, is_compressed, whole, whole_at, tail_at };
         let inode = Inode {
             metadata: Metadata {
                 mode: raw.mode & !TYPE_MASK,
@@ -176,8 +184,13 @@ impl Image {
             data,
         };
         let has_data = matches!(inode.kind, Kind::Directory | Kind::File { .. } | Kind::Symlink(_));
-        if has_data && raw.size > self.length {
+        // A compressed file has an index, and more bytes than the image perhaps.
+        let stored = if is_compressed { index::len(raw.size) } else { raw.size };
+        if has_data && stored > self.length {
             return Err(damaged("a file is larger than the image"));
+        }
+        if is_compressed && (self.codec.is_none() || !matches!(inode.kind, Kind::File { .. })) {
+            return Err(damaged("something is compressed that never is"));
         }
         Ok(inode)
     }
@@ -185,7 +198,8 @@ impl Image {
     /// The contents of a file: nothing if the inode is of another kind.
     pub fn contents<'a>(&'a self, inode: &Inode) -> Contents<'a> {
         let left = if matches!(inode.kind, Kind::File { .. }) { inode.data.size } else { 0 };
-        Contents { image: self, data: inode.data, at: inode.data.size - left }
+        let at = inode.data.size - left;
+        Contents { image: self, data: inode.data, at, clusters: None, cluster: Vec::new(), cluster_at: 0 }
     }
 
     fn kind(&self, raw: &RawInode, data: &Data) -> Result<Kind> {
@@ -238,16 +252,88 @@ impl Image {
     }
 }
 
+impl Image {
+    /// Where the clusters of compressed data are, the last one first.
+    fn clusters(&self, data: &Data) -> Result<Vec<Placed>> {
+        let corrupt = || damaged("the index of a compressed file is corrupt");
+        let codec = self.codec.ok_or_else(corrupt)?;
+        let mut raw = vec![0; usize::try_from(index::len(data.size)).unwrap_or(0)];
+        self.read_at(&mut raw, data.tail_at)?;
+        let mut index = index::decode(&raw, data.size, codec).ok_or_else(corrupt)?;
+        index.clusters.reverse();
+        Ok(index.clusters)
+    }
+
+    /// The bytes of a file that a cluster stands for.
+    fn inflate(&self, data: &Data, placed: &Placed) -> Result<Vec<u8>> {
+        let corrupt = || damaged("a compressed file is corrupt");
+        let length = usize::try_from(placed.extent.length).unwrap_or(0);
+        let mut stored;
+        if placed.extent.blocks == 0 {
+            stored = vec![0; self.inlined(data)?];
+            self.read_at(&mut stored, data.tail_at + index::len(data.size))?;
+        } else {
+            stored = vec![0; usize::from(placed.extent.blocks) * BLOCK];
+            self.read_at(&mut stored, u64::from(placed.block) * BLOCK_BYTES)?;
+        }
+        if placed.extent.plain {
+            if length > stored.len() {
+                return Err(corrupt());
+            }
+            stored.truncate(length);
+            return Ok(stored);
+        }
+        let codec = self.codec.ok_or_else(corrupt)?;
+        cluster::inflate(codec, &stored, length).ok_or_else(corrupt)
+    }
+
+    /// The length of the cluster that stands behind the index.
+    fn inlined(&self, data: &Data) -> Result<usize> {
+        let mut length = [0; 2];
+        self.read_at(&mut length, data.tail_at + 2)?;
+        Ok(usize::from(u16::from_le_bytes(length)))
+    }
+}
+
 /// Reads the contents of a file from front to back.
 #[derive(Debug)]
 pub struct Contents<'a> {
     image: &'a Image,
     data: Data,
     at: u64,
+    /// Of a compressed file, the clusters that were not read yet, the next one last.
+    clusters: Option<Vec<Placed>>,
+    cluster: Vec<u8>,
+    /// How much of the cluster was read.
+    cluster_at: usize,
+}
+
+impl Contents<'_> {
+    fn read_compressed(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.clusters.is_none() {
+            self.clusters = Some(self.image.clusters(&self.data)?);
+        }
+        if self.cluster_at == self.cluster.len()
+            && let Some(next) = self.clusters.as_mut().and_then(Vec::pop)
+        {
+            self.cluster = self.image.inflate(&self.data, &next)?;
+            self.cluster_at = 0;
+        }
+        let left = &self.cluster[self.cluster_at..];
+        let length = left.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&left[..length]);
+        self.cluster_at += length;
+        self.at += length as u64;
+        Ok(length)
+    }
 }
 
 impl Read for Contents<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.data.is_compressed {
+            let at_end = self.at == self.data.size;
+            return Ok(if at_end { 0 } else { self.read_compressed(buffer)? });
+        }
         let end = if self.at < self.data.whole { self.data.whole } else { self.data.size };
         let length = usize::try_from(end - self.at).map_or(buffer.len(), |left| left.min(buffer.len()));
         self.image.read_data(&self.data, self.at, &mut buffer[..length])?;

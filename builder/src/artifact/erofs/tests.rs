@@ -1,5 +1,7 @@
 //! What the writer writes is what the reader, `fsck.erofs` and the kernel read.
 
+mod packed;
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

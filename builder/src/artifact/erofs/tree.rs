@@ -47,7 +47,7 @@ pub struct Slot {
     pub slot: u32,
 }
 
-/// A written inode.
+/// An inode. Where it is, is known once it is written.
 #[derive(Debug)]
 pub struct Leaf {
     /// Where it is.
@@ -117,8 +117,8 @@ impl Tree {
         u32::try_from(self.leaves.len()).unwrap_or(u32::MAX)
     }
 
-    /// Takes up an inode that was written.
-    pub fn add_leaf(&mut self, slot: Slot, type_bits: u16, kind: &Kind) -> Result<InodeId> {
+    /// Takes up an inode that will be written.
+    pub fn add_leaf(&mut self, type_bits: u16, kind: &Kind) -> Result<InodeId> {
         let id = InodeId(self.leaf_count());
         let what = match kind {
             Kind::Symlink(target) => {
@@ -129,8 +129,13 @@ impl Tree {
             _ => What::Other,
         };
         self.charge(INODE_COST)?;
-        self.leaves.push(Leaf { slot, type_bits, what });
+        self.leaves.push(Leaf { slot: Slot { block: 0, slot: 0 }, type_bits, what });
         Ok(id)
+    }
+
+    /// Says where an inode was written.
+    pub fn place(&mut self, id: InodeId, slot: Slot) {
+        self.leaves[id.index()].slot = slot;
     }
 
     /// What a path stands for; symbolic links are not followed.

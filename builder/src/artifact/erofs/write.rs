@@ -5,17 +5,21 @@
 //!                    with its extended attributes and, where it fits into the same block, its file's rest
 //!     at the end     whole blocks of folders, then the folders' inodes with the rest of their entries
 //!
+//! Where files are compressed, [`super::pack`] writes them in the same order, once they are.
+//!
 //! Everything is written from front to back, except the number of names of files with hard links and block 0,
 //! which are known last. A file whose name something else took stays in the image as bytes that nothing
 //! refers to.
 
 use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 
+use super::cluster::Compression;
 use super::directory::{self, Name};
 use super::format::{
-    BLOCK, BLOCK_BYTES, INODE_LEN, Layout, PATH_MAX, ROOT_NID, RawInode, SLOT, SUPER_LEN, SUPER_OFFSET,
-    Super, encode_device, file_type, type_bits,
+    BLOCK, BLOCK_BYTES, INODE_LEN, Layout, PATH_MAX, RawInode, SLOT, Super, encode_device, file_type,
+    root_nid, type_bits,
 };
+use super::pack::Packer;
 use super::tree::{Child, Found, InodeId, Slot, Tree, components};
 use super::{Kind, Metadata, xattr};
 use crate::error::{Context as _, Error, Result};
@@ -24,34 +28,33 @@ use crate::error::{Context as _, Error, Result};
 const CHUNK: usize = 256 * 1024;
 /// The slots of a block.
 const SLOTS: u64 = BLOCK_BYTES / SLOT as u64;
-/// Where the root's inode starts in block 0.
-const ROOT_OFFSET: usize = SUPER_OFFSET + SUPER_LEN;
-
 /// Writes one image. Paths are relative to its root, with or without a leading slash; the last of two entries
 /// at one path wins; folders that were not named are root's, mode 0755, time 0. After an error from it the
 /// image is lost.
 pub struct Writer<W: Write + Seek> {
     out: BufWriter<W>,
     /// The length of the output: whole blocks, except within a method.
-    position: u64,
-    tree: Tree,
+    pub(super) position: u64,
+    pub(super) tree: Tree,
     /// The metadata block that is being filled.
     open: Vec<u8>,
     /// The block numbers of those that were filled.
-    closed: Vec<u32>,
+    pub(super) closed: Vec<u32>,
     buffer: Vec<u8>,
+    /// Where files are compressed, what compresses them.
+    pub(super) packer: Option<Packer>,
 }
 
 /// How data is divided between blocks of its own and the inode's block.
-struct Division {
-    layout: Layout,
+pub(super) struct Division {
+    pub(super) layout: Layout,
     whole: u64,
     tail: usize,
 }
 
 impl Division {
     /// As much as possible goes behind an inode of `head` bytes, if `room` bytes are left in its block.
-    fn of(size: u64, head: usize, room: usize) -> Self {
+    pub(super) fn of(size: u64, head: usize, room: usize) -> Self {
         // A remainder of a block fits any integer.
         let tail = usize::try_from(size % BLOCK_BYTES).unwrap_or(BLOCK);
         if tail > 0 && head + tail <= room {
@@ -69,6 +72,15 @@ impl Division {
 impl<W: Write + Seek> Writer<W> {
     /// Begins an image at the start of `out`, which has to be empty.
     pub fn new(out: W) -> Result<Self> {
+        Self::begin(out, None)
+    }
+
+    /// Begins an image whose files are compressed, by so many threads: one for each processor if none is said.
+    pub fn compressed(out: W, compression: Compression, threads: Option<usize>) -> Result<Self> {
+        Self::begin(out, Some(Packer::new(compression, threads)?))
+    }
+
+    fn begin(out: W, packer: Option<Packer>) -> Result<Self> {
         let mut writer = Self {
             out: BufWriter::with_capacity(CHUNK, out),
             position: 0,
@@ -76,6 +88,7 @@ impl<W: Write + Seek> Writer<W> {
             open: Vec::with_capacity(BLOCK),
             closed: Vec::new(),
             buffer: vec![0; CHUNK],
+            packer,
         };
         writer.write(&[0; BLOCK])?;
         Ok(writer)
@@ -95,7 +108,7 @@ impl<W: Write + Seek> Writer<W> {
     pub fn directory(&mut self, path: &[u8], metadata: Metadata) -> Result<()> {
         // Attributes are stored at the end; what cannot be stored has to be told now, with the name at hand.
         let head = INODE_LEN + encode_xattrs(&metadata)?.len();
-        if components(path)?.is_empty() && ROOT_OFFSET + head > BLOCK {
+        if components(path)?.is_empty() && self.root_offset() + head > BLOCK {
             return Err(Error::new(
                 "the extended attributes of the root folder do not fit into the first block",
             ));
@@ -130,7 +143,8 @@ impl<W: Write + Seek> Writer<W> {
             }
             Kind::Fifo | Kind::Socket => {}
         }
-        self.add_inode(path, inode, kind, &[encode_xattrs(metadata)?])
+        let id = self.add(path, kind)?;
+        self.put(id, record(id, inode, kind, &[&encode_xattrs(metadata)?]))
     }
 
     /// Gives a file that was added before one more name.
@@ -145,6 +159,7 @@ impl<W: Write + Seek> Writer<W> {
 
     /// Writes the folders and the superblock. The image is complete only then.
     pub fn finish(mut self) -> Result<()> {
+        self.finish_packing()?;
         let plan = self.plan_directories()?;
         for folder in plan.folders.iter().filter(|folder| folder.division.whole > 0) {
             let entries = self.entries(folder, &plan);
@@ -158,7 +173,7 @@ impl<W: Write + Seek> Writer<W> {
         for (number, folder) in plan.folders.iter().enumerate() {
             let record = self.directory_record(number, folder, &plan)?;
             if number == 0 {
-                first[ROOT_OFFSET..ROOT_OFFSET + record.len()].copy_from_slice(&record);
+                first[self.root_offset()..][..record.len()].copy_from_slice(&record);
             } else {
                 self.write_zeros(metadata_start + folder.offset - self.position)?;
                 self.write(&record)?;
@@ -167,7 +182,8 @@ impl<W: Write + Seek> Writer<W> {
         self.pad_to_block()?;
         let blocks = self.block_number()?;
         let files = self.patch_link_counts(&plan)?;
-        Super { inodes: files + plan.folders.len() as u64, blocks }.put(&mut first);
+        let packing = self.packer.as_ref().map(Packer::packing);
+        Super { inodes: files + plan.folders.len() as u64, blocks, packing }.put(&mut first);
         self.patch(0, &first)?;
         self.out.flush().doing(|| "write the image")
     }
@@ -181,11 +197,17 @@ impl<W: Write + Seek> Writer<W> {
         (size, data): (u64, impl Read),
     ) -> Result<InodeId> {
         let xattrs = encode_xattrs(metadata)?;
+        if self.packer.is_some() && matches!(kind, Kind::File { .. }) {
+            let id = self.add(path, kind)?;
+            let inode = RawInode { size, ..raw_inode(metadata) };
+            return self.pack(id, (inode, xattrs), data);
+        }
         let division = Division::of(size, INODE_LEN + xattrs.len(), BLOCK);
         let block = if division.whole == 0 { 0 } else { self.block_number()? };
         let tail = self.copy(&division, data)?;
         let inode = RawInode { layout: division.layout, size, block_or_device: block, ..raw_inode(metadata) };
-        self.add_inode(path, inode, kind, &[xattrs, tail])
+        let id = self.add(path, kind)?;
+        self.put(id, record(id, inode, kind, &[&xattrs, &tail]))
     }
 
     /// Copies the blocks of a file to the output and returns the rest.
@@ -204,13 +226,18 @@ impl<W: Write + Seek> Writer<W> {
         Ok(tail)
     }
 
-    /// Puts an inode and what follows it into a metadata block, and names it.
-    fn add_inode(&mut self, path: &[u8], inode: RawInode, kind: &Kind, rest: &[Vec<u8>]) -> Result<InodeId> {
-        let xattr_count = xattr::count(rest.first().map_or(0, Vec::len));
-        let mode = type_bits(kind) | inode.mode;
-        let ino = self.tree.leaf_count() + 1;
-        let mut record = RawInode { xattr_count, mode, ino, ..inode }.encode().to_vec();
-        record.extend(rest.iter().flatten());
+    /// Names an inode that will be put somewhere.
+    fn add(&mut self, path: &[u8], kind: &Kind) -> Result<InodeId> {
+        let id = self.tree.add_leaf(type_bits(kind), kind)?;
+        self.tree.set_inode(path, id)?;
+        Ok(id)
+    }
+
+    /// Puts an inode and what follows it into a metadata block.
+    fn put(&mut self, id: InodeId, record: Vec<u8>) -> Result<InodeId> {
+        if self.packer.is_some() {
+            return self.pack_record(id, record);
+        }
         if !self.open.is_empty() && self.open.len() + record.len() > BLOCK {
             self.close_block()?;
         }
@@ -221,8 +248,7 @@ impl<W: Write + Seek> Writer<W> {
         };
         self.open.extend(record);
         self.open.resize(self.open.len().next_multiple_of(SLOT), 0);
-        let id = self.tree.add_leaf(slot, type_bits(kind), kind)?;
-        self.tree.set_inode(path, id)?;
+        self.tree.place(id, slot);
         Ok(id)
     }
 
@@ -237,7 +263,7 @@ impl<W: Write + Seek> Writer<W> {
         self.pad_to_block()
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).doing(|| "write the image")?;
         self.position += bytes.len() as u64;
         Ok(())
@@ -250,7 +276,7 @@ impl<W: Write + Seek> Writer<W> {
             .doing(|| "write the image")
     }
 
-    fn pad_to_block(&mut self) -> Result<()> {
+    pub(super) fn pad_to_block(&mut self) -> Result<()> {
         self.write_zeros(self.position.next_multiple_of(BLOCK_BYTES) - self.position)
     }
 
@@ -260,9 +286,21 @@ impl<W: Write + Seek> Writer<W> {
     }
 
     /// The number of the block that is written next.
-    fn block_number(&self) -> Result<u32> {
+    pub(super) fn block_number(&self) -> Result<u32> {
         u32::try_from(self.position / BLOCK_BYTES)
             .map_err(|_| Error::new("the image would be larger than 16 TiB, which EROFS cannot hold"))
+    }
+}
+
+impl<W: Write + Seek> Writer<W> {
+    fn root_nid(&self) -> u64 {
+        root_nid(self.packer.as_ref().map(Packer::packing))
+    }
+
+    /// Where the root's inode starts in block 0.
+    fn root_offset(&self) -> usize {
+        // It is in the first block.
+        usize::try_from(self.root_nid()).map_or(BLOCK, |nid| nid * SLOT)
     }
 }
 
@@ -292,13 +330,15 @@ impl<W: Write + Seek> Writer<W> {
         let mut blocks = 0;
         let mut offset = self.open.len() as u64;
         let mut folders = Vec::new();
+        let root_nid = self.root_nid();
+        let root_room = BLOCK - self.root_offset();
         for index in self.tree.reachable() {
             let directory = &self.tree.directories[index];
             let head = INODE_LEN + encode_xattrs(&directory.metadata)?.len();
             let names = directory.children.keys().map(|name| Name { name, nid: 0, file_type: 0 });
-            let size = directory::pack(names.collect(), ROOT_NID, ROOT_NID).len() as u64;
+            let size = directory::pack(names.collect(), root_nid, root_nid).len() as u64;
             let is_root = index == 0;
-            let division = Division::of(size, head, if is_root { BLOCK - ROOT_OFFSET } else { BLOCK });
+            let division = Division::of(size, head, if is_root { root_room } else { BLOCK });
             let length = (head + division.tail) as u64;
             offset = offset.next_multiple_of(SLOT as u64);
             if !is_root && offset % BLOCK_BYTES + length > BLOCK_BYTES {
@@ -315,7 +355,7 @@ impl<W: Write + Seek> Writer<W> {
         // follow in it.
         let metadata_block = first_block + blocks;
         self.closed.push(u32::try_from(metadata_block).doing(|| "address an image of more than 16 TiB")?);
-        let mut nids = vec![ROOT_NID; self.tree.directories.len()];
+        let mut nids = vec![root_nid; self.tree.directories.len()];
         for folder in folders.iter().skip(1) {
             nids[folder.index] = metadata_block * SLOTS + folder.offset / SLOT as u64;
         }
@@ -381,6 +421,17 @@ impl<W: Write + Seek> Writer<W> {
     }
 }
 
+/// An inode's bytes, and those that follow it: its attributes come first.
+pub(super) fn record(id: InodeId, inode: RawInode, kind: &Kind, rest: &[&[u8]]) -> Vec<u8> {
+    let xattr_count = xattr::count(rest.first().map_or(0, |xattrs| xattrs.len()));
+    let mode = type_bits(kind) | inode.mode;
+    // There are fewer than 2^32 inodes.
+    let ino = u32::try_from(id.index() + 1).unwrap_or(u32::MAX);
+    let mut record = RawInode { xattr_count, mode, ino, ..inode }.encode().to_vec();
+    rest.iter().for_each(|bytes| record.extend_from_slice(bytes));
+    record
+}
+
 /// What an inode takes from the metadata. Bits beyond the permissions would change the type.
 fn raw_inode(metadata: &Metadata) -> RawInode {
     RawInode {
@@ -404,7 +455,7 @@ fn encode_xattrs(metadata: &Metadata) -> Result<Vec<u8>> {
 
 /// Reads exactly as much as the buffer takes. The reader's own errors come first: it may have found out that
 /// what it reads is not what was promised.
-fn fill(data: &mut impl Read, buffer: &mut [u8]) -> Result<()> {
+pub(super) fn fill(data: &mut impl Read, buffer: &mut [u8]) -> Result<()> {
     data.read_exact(buffer).map_err(|error| match error.kind() {
         ErrorKind::UnexpectedEof => Error::new("the contents end before the size that was announced"),
         _ => Error::new(error.to_string()),

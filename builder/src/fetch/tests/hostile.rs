@@ -4,6 +4,7 @@
 use std::io::Cursor;
 
 use super::*;
+use crate::artifact::erofs::Writer;
 use crate::layer::{self, Tree};
 
 /// What the build says of an image with this one layer.
@@ -13,8 +14,8 @@ fn refusal(blob: &[u8], suffix: &str, diff_id: Digest) -> String {
     bench.index(&[bench.image_of(&layers, &config_of(&[diff_id]))]);
     let convert = || {
         let layer = &bench.fetch("oci:images")?.layers[0];
-        let out = Cursor::new(Vec::new());
-        layer::convert(layer.open()?, &Tree::default(), out).map_err(|error| error.within(&layer.name))
+        let writer = Writer::new(Cursor::new(Vec::new()))?;
+        layer::convert(layer.open()?, &Tree::default(), writer).map_err(|error| error.within(&layer.name))
     };
     convert().expect_err("the image is refused").to_string()
 }

@@ -156,6 +156,7 @@ impl Sample {
         let images: Vec<super::super::Image> =
             self.images.iter().map(|converted| converted.image.clone()).collect();
         plan(&Inputs {
+            compression: None,
             config: &config,
             images: &images,
             roots: &root::look(&config, &self.images),

@@ -1,0 +1,72 @@
+//! Threads that compress. Their number changes how long it takes and nothing else: results are taken in the order of
+//! the work.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::cluster::{Compression, Segment};
+use crate::error::{Context as _, Error, Result};
+
+/// More threads find nothing to do: inflating the layer takes longer than 16 of them.
+const THREADS_MAX: usize = 16;
+
+/// A piece of a file, and where its compressed form goes.
+struct Job {
+    input: Vec<u8>,
+    is_last: bool,
+    result: SyncSender<Segment>,
+}
+
+/// The threads. They end when it is dropped.
+pub struct Pool {
+    jobs: Sender<Job>,
+}
+
+/// A segment that is, or will be, compressed.
+pub struct Ticket(Receiver<Segment>);
+
+impl Pool {
+    /// Starts threads: as many as there are processors unless a number is given.
+    pub fn new(compression: Compression, threads: Option<usize>) -> Result<Self> {
+        let available = || thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (jobs, waiting) = channel::<Job>();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..threads.unwrap_or_else(available).clamp(1, THREADS_MAX) {
+            let waiting = Arc::clone(&waiting);
+            thread::Builder::new()
+                .name("compress".to_owned())
+                .spawn(move || work(compression, &waiting))
+                .doing(|| "start a thread")?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Has a piece of a file compressed.
+    pub fn compress(&self, input: Vec<u8>, is_last: bool) -> Result<Ticket> {
+        let (result, ticket) = sync_channel(1);
+        self.jobs.send(Job { input, is_last, result }).map_err(|_| died())?;
+        Ok(Ticket(ticket))
+    }
+}
+
+impl Ticket {
+    /// Waits for the segment.
+    pub fn wait(self) -> Result<Segment> {
+        self.0.recv().map_err(|_| died())
+    }
+}
+
+fn work(compression: Compression, waiting: &Mutex<Receiver<Job>>) {
+    loop {
+        // Whoever died while it waited for a job has taken none.
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { input, is_last, result }) = job else { return };
+        // A writer that failed waits for nothing.
+        drop(result.send(compression.compress(&input, is_last)));
+    }
+}
+
+fn died() -> Error {
+    Error::new("a thread that compresses ended early")
+}
