@@ -25,6 +25,13 @@ fn the_minimal_machine_serves_its_page() {
 }
 
 #[test]
+fn a_database_starts_from_layers_that_are_compressed_hard() {
+    let machine = Config::of_file("configs/compressed.toml").publish(6379).boot();
+    assert_answers(machine.port(6379), b"PING\r\n", "+PONG\r\n");
+    end(machine);
+}
+
+#[test]
 fn the_page_of_a_oneshot_is_served() {
     let machine = Config::of_file("configs/oneshot.toml").publish(80).boot();
     assert_answers(machine.port(80), HTTP, "made at boot by a oneshot (0:0) on workshop");
