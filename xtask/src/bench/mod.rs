@@ -37,7 +37,7 @@ struct Row {
     measure: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 8] = [
     Row {
         name: "B2",
         question: "A warm build with nothing changed",
@@ -51,6 +51,12 @@ const ROWS: [Row; 7] = [
         measure: conversion::measure,
     },
     Row { name: "B5", question: "The size of the fixed part", method: size::METHOD, measure: size::measure },
+    Row {
+        name: "B6",
+        question: "The size of a layer",
+        method: conversion::METHOD_OF_SIZE,
+        measure: conversion::measure_size,
+    },
     Row {
         name: "S1",
         question: "From the kernel's start to PID 1",
@@ -78,7 +84,7 @@ const ROWS: [Row; 7] = [
 ];
 
 /// The names of all rows: what `cargo xtask bench` can be asked for.
-pub const NAMES: &[&str] = &["B2", "B4", "B5", "S1", "S2", "M1", "D1"];
+pub const NAMES: &[&str] = &["B2", "B4", "B5", "B6", "S1", "S2", "M1", "D1"];
 
 /// Where a benchmark finds what it measures.
 struct Bench<'a> {
