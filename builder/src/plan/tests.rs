@@ -189,13 +189,13 @@ fn an_image_that_has_all_it_needs_gets_no_further_layer() {
 #[test]
 fn an_empty_image_gets_every_mount_point() {
     let plan = Sample::of_service(
-        "working-dir = \"/work/here\"",
+        "working-dir = \"/job/here\"",
         defaults(),
         vec![layer(&[("/app", Item::Program)])],
     )
     .planned();
     let own = own_layer(&plan);
-    for folder in ["/dev", "/proc", "/sys", "/etc", "/work", "/work/here"] {
+    for folder in ["/dev", "/proc", "/sys", "/etc", "/job", "/job/here"] {
         assert_eq!(own.find(folder.as_bytes()).unwrap().unwrap().kind, Kind::Directory, "{folder}");
     }
     for empty in ["/etc/hosts", "/etc/resolv.conf"] {
