@@ -10,6 +10,7 @@ use crate::config::KernelSource;
 use crate::error::{Context, Error, Result};
 use crate::fetch::Image;
 use crate::lock::Lock;
+use crate::progress::say;
 use crate::store::Store;
 
 /// Opens the kernel that the config names and the lock pins. `images` are the fetched ones, of which one may be the
@@ -62,7 +63,7 @@ fn unpacked(
         std::fs::create_dir_all(&kernels).doing(doing)?;
         let draft = tempfile::tempdir_in(&kernels).doing(doing)?;
         if folder.exists() {
-            eprintln!("coracle: {error}; unpacking it again");
+            say(format_args!("{error}; unpacking it again"));
             std::fs::rename(&folder, draft.path().join("damaged")).doing(doing)?;
         }
         let whole = draft.path().join("whole");
