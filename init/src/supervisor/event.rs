@@ -104,6 +104,8 @@ pub enum Action {
     TellEnd(Index, Outcome),
     /// Say that it starts again after this time.
     TellRestart(Index, Duration),
+    /// Say that its failure is the end of the boot.
+    TellAbort(Index),
     /// Say that the machine goes down.
     TellStop(Power),
     /// Report that every oneshot has completed and every service was started.

@@ -105,7 +105,10 @@ fn ended(state: &mut State, index: Index, outcome: Outcome, now: Duration, actio
     }
     match service.restart_after(outcome, now) {
         Some(pause) => actions.push(Action::TellRestart(index, pause)),
-        None if service.aborts_boot(outcome) => stop(state, Power::Off, outcome.code(), now, actions),
+        None if service.aborts_boot(outcome) => {
+            actions.push(Action::TellAbort(index));
+            stop(state, Power::Off, outcome.code(), now, actions);
+        }
         None => {}
     }
 }

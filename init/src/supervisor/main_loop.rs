@@ -329,6 +329,9 @@ impl Supervisor {
             Action::TellRestart(index, pause) => {
                 self.tell(index, format_args!("starts again in {:.1} s", pause.as_secs_f32()));
             }
+            Action::TellAbort(index) => {
+                self.tell(index, format_args!("has failed for good: the boot ends here"));
+            }
             Action::TellStop(power) => {
                 self.times.stop = Some(clock::now());
                 let what = match power {
