@@ -46,7 +46,9 @@ fn compressed_files_are_the_same_on_every_kernel() {
     // Text that compresses, more of it than a cluster holds, and an end that stands behind the inode.
     let text: String = (0..60_000).map(|line| format!("line {}\n", line * 7919 % 5003)).collect();
     for kernel in Kernel::ALL {
-        for compression in ["none", "lz4"] {
+        // Debian 12's kernel is older than zstd in EROFS.
+        let compressions: &[&str] = if kernel == Kernel::Own { &["none", "lz4"] } else { &["lz4", "zstd"] };
+        for compression in compressions {
             let name = format!("compressed-{compression}");
             let layers = vec![Layer::with_probe(), Layer::new().file("text", 0o644, text.as_bytes())];
             let images = layout(&name, vec![Image { tag: "text", layers, config: json!({}) }]);

@@ -28,8 +28,11 @@ const RESERVED_FOLDERS: &[&str] = &["/coracle", "/dev", "/init", "/proc", "/run"
 const MAX_CMDLINE: usize = 1536;
 
 /// What layers can be compressed by, and the levels of each.
-const COMPRESSIONS: &[(&str, Compress, Option<RangeInclusive<i32>>)] =
-    &[("none", Compress::None, None), ("lz4", Compress::Lz4, Some(1..=12))];
+const COMPRESSIONS: &[(&str, Compress, Option<RangeInclusive<i32>>)] = &[
+    ("none", Compress::None, None),
+    ("lz4", Compress::Lz4, Some(1..=12)),
+    ("zstd", Compress::Zstd, Some(1..=19)),
+];
 
 /// The machine that is meant, as far as one can be made; whoever calls looks at `problems` first.
 pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Config> {

@@ -81,6 +81,8 @@ pub enum Compress {
     None,
     /// `lz4`
     Lz4,
+    /// `zstd`
+    Zstd,
 }
 
 /// A `[service.NAME]` or `[oneshot.NAME]` table. `None` means that the image decides.

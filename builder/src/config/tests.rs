@@ -125,8 +125,9 @@ fn layers_are_compressed_as_the_table_says_and_else_as_the_kernel_likes() {
     for (keys, said) in [
         (
             "compression = \"lz5\"",
-            "layers.compression: `lz5` is no compression: there are none, lz4 (did you mean `lz4`?)",
+            "layers.compression: `lz5` is no compression: there are none, lz4, zstd (did you mean `lz4`?)",
         ),
+        ("compression = \"zstd\"\nlevel = 20", "layers.level: zstd has the levels 1 to 19"),
         ("compression = \"lz4\"\nlevel = 13", "layers.level: lz4 has the levels 1 to 12"),
         ("level = 3", "layers.level: a level goes with a `compression`"),
         ("compression = \"none\"\nlevel = 3", "layers.level: a level goes with a `compression`"),

@@ -12,6 +12,7 @@ const INLINED_SINCE: (u32, u32) = (5, 17);
 const fn option(codec: Codec) -> &'static str {
     match codec {
         Codec::Lz4 => "CONFIG_EROFS_FS_ZIP",
+        Codec::Zstd => "CONFIG_EROFS_FS_ZIP_ZSTD",
     }
 }
 
@@ -22,6 +23,7 @@ impl Kernel {
         let codec = match layers.compression {
             Some(Compress::None) => return Ok(None),
             Some(Compress::Lz4) => self.require(Codec::Lz4)?,
+            Some(Compress::Zstd) => self.require(Codec::Zstd)?,
             // The kernel decides.
             None if self.reads(Codec::Lz4) == Some(true) => Codec::Lz4,
             None => return Ok(None),

@@ -200,6 +200,16 @@ fn layers_are_compressed_where_the_kernel_reads_it() {
     let old = kernel(&folder, &[], &[], "# Linux/x86 5.10.0 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n");
     let said = old.compression(&asked(Some(Compress::Lz4))).unwrap_err().to_string();
     assert_eq!(said, "kernel `test` is older than Linux 5.17, needed to read layers compressed by lz4");
+    let zstd = "# Linux/x86 6.12.1 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n";
+    let asked_zstd =
+        |options: &str| kernel(&folder, &[], &[], options).compression(&asked(Some(Compress::Zstd)));
+    let said = asked_zstd(zstd).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "kernel `test` lacks CONFIG_EROFS_FS_ZIP_ZSTD, needed to read layers compressed by zstd"
+    );
+    let found = asked_zstd(&format!("{zstd}CONFIG_EROFS_FS_ZIP_ZSTD=y\n")).unwrap();
+    assert_eq!(found, Some(Compression::usual(Codec::Zstd)));
     let with = kernel(&folder, &[], &[], "# Linux/x86 6.12.1 Kernel Configuration\nCONFIG_EROFS_FS_ZIP=y\n");
     let keys = Layers { level: Some(12), cluster: Some(4096), ..asked(None) };
     assert_eq!(with.compression(&keys).unwrap().unwrap().to_string(), "lz4, level 12, clusters of 4 KiB");

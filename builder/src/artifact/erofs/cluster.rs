@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::codec::Encoder;
 use super::format::{BLOCK, Codec};
 
 /// How much of a file is compressed by itself, for all cores to have something to do. The last cluster of each piece
@@ -67,28 +68,31 @@ pub struct Tail {
 }
 
 impl Compression {
-    /// What measurement shows to be best for most layers.
+    /// What measurement shows to be best for most layers. Of the demo's 92 MB, LZ4 leaves 44.7 at level 9 and 44.5 at
+    /// level 12, which takes four times as long; zstd 39.0 at level 3 and 36.8 at level 9, likewise.
     pub const fn usual(codec: Codec) -> Self {
         match codec {
             Codec::Lz4 => Self { codec, level: 9, cluster: 64 * 1024 },
+            Codec::Zstd => Self { codec, level: 3, cluster: 64 * 1024 },
         }
     }
 
     /// Compresses a piece of a file, of at most [`SEGMENT`] bytes and, unless it is the last, of whole blocks.
-    pub fn compress(&self, input: &[u8], is_last: bool) -> Segment {
+    pub fn compress(&self, encoder: &mut Encoder, input: &[u8], is_last: bool) -> Segment {
+        encoder.begin();
         let mut segment = Segment::default();
         let mut room = vec![0; self.cluster];
         let mut rest = input;
         while !rest.is_empty() {
             if is_last && rest.len() <= BLOCK {
-                segment.tail = Some(self.tail(rest, &mut room));
+                segment.tail = Some(tail(encoder, rest, &mut room));
                 break;
             }
-            let (mut taken, mut stored) = self.fill(rest, &mut room);
+            let (mut taken, mut stored) = encoder.fill(rest, &mut room);
             let whole = stored - stored % BLOCK;
             if is_last && taken == rest.len() && whole > 0 && stored - whole <= INLINED {
                 // The last block would be far from full. Full blocks and a tail behind the inode take less.
-                (taken, stored) = self.fill(rest, &mut room[..whole]);
+                (taken, stored) = encoder.fill(rest, &mut room[..whole]);
             }
             let blocks = stored.div_ceil(BLOCK);
             if taken.div_ceil(BLOCK) <= blocks {
@@ -104,27 +108,6 @@ impl Compression {
             rest = &rest[taken..];
         }
         segment
-    }
-
-    /// Compresses as much of `input` as fits into `room`. Returns how much that is, and how long it became; all zero
-    /// if nothing fits.
-    fn fill(&self, input: &[u8], room: &mut [u8]) -> (usize, usize) {
-        let filled = match self.codec {
-            Codec::Lz4 => lzzzz::lz4_hc::compress_fill(input, room, self.level),
-        };
-        // The one error of this function is an input of more than 2 GiB.
-        filled.unwrap_or((0, 0))
-    }
-
-    fn tail(&self, raw: &[u8], room: &mut [u8]) -> Tail {
-        let mut tail = Tail { length: length(raw.len()), raw: raw.to_vec(), packed: Vec::new() };
-        if raw.len() > TOO_SMALL {
-            let (taken, stored) = self.fill(raw, &mut room[..BLOCK]);
-            if taken == raw.len() && stored < taken {
-                tail.packed.extend_from_slice(&room[..stored]);
-            }
-        }
-        tail
     }
 }
 
@@ -172,12 +155,14 @@ fn length(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-/// The `length` bytes that a cluster stands for, if it stands for so many.
-pub fn inflate(codec: Codec, stored: &[u8], length: usize) -> Option<Vec<u8>> {
-    let padding = stored.iter().position(|byte| *byte != 0)?;
-    let mut bytes = vec![0; length];
-    let inflated = match codec {
-        Codec::Lz4 => lzzzz::lz4::decompress(&stored[padding..], &mut bytes).ok()?,
-    };
-    (inflated == length).then_some(bytes)
+/// The last cluster of a file, of at most a block.
+fn tail(encoder: &mut Encoder, raw: &[u8], room: &mut [u8]) -> Tail {
+    let mut tail = Tail { length: length(raw.len()), raw: raw.to_vec(), packed: Vec::new() };
+    if raw.len() > TOO_SMALL {
+        let (taken, stored) = encoder.fill(raw, &mut room[..BLOCK]);
+        if taken == raw.len() && stored < taken {
+            tail.packed.extend_from_slice(&room[..stored]);
+        }
+    }
+    tail
 }

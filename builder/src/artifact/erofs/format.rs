@@ -43,21 +43,29 @@ const OPTIONS_OFFSET: usize = SUPER_OFFSET + SUPER_LEN;
 /// LZ4's: how far back it refers (all that the format can), how many blocks a cluster has, and 10 bytes of nothing.
 const LZ4_OPTIONS_LEN: u16 = 14;
 const LZ4_DISTANCE: u16 = u16::MAX;
+/// zstd's: a format of which there is one, how large a window is, and 4 bytes of nothing.
+const ZSTD_OPTIONS_LEN: u16 = 6;
+const ZSTD_WINDOW_OFFSET: usize = OPTIONS_OFFSET + 3;
+/// A window is written as what its logarithm is beyond this.
+const ZSTD_WINDOW_LOG_LEAST: u32 = 10;
 
 /// How clusters are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     /// LZ4 blocks.
     Lz4,
+    /// zstd frames.
+    Zstd,
 }
 
 impl Codec {
-    const ALL: [Self; 1] = [Self::Lz4];
+    const ALL: [Self; 2] = [Self::Lz4, Self::Zstd];
 
     /// What people call it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
         }
     }
 
@@ -65,8 +73,20 @@ impl Codec {
     pub const fn number(self) -> u8 {
         match self {
             Self::Lz4 => 0,
+            Self::Zstd => 3,
         }
     }
+}
+
+/// The most that one cluster of zstd stands for, as a logarithm, by the cluster's size, which is a power of two. Linux
+/// keeps as much memory for each processor.
+pub fn window_log(cluster: usize) -> u32 {
+    window_of(cluster).ilog2()
+}
+
+/// Four times the cluster: little gets smaller than that, and Linux allows 1 MiB.
+fn window_of(cluster: usize) -> u32 {
+    u32::try_from(cluster * 4).unwrap_or(1 << 20)
 }
 
 impl fmt::Display for Codec {
@@ -167,6 +187,11 @@ impl Packing {
                 put16(block, OPTIONS_OFFSET + 2, LZ4_DISTANCE);
                 put16(block, OPTIONS_OFFSET + 4, self.cluster_blocks);
             }
+            Codec::Zstd => {
+                let log = window_log(usize::from(self.cluster_blocks) * BLOCK);
+                put16(block, OPTIONS_OFFSET, ZSTD_OPTIONS_LEN);
+                block[ZSTD_WINDOW_OFFSET] = u8::try_from(log - ZSTD_WINDOW_LOG_LEAST).unwrap_or(0);
+            }
         }
     }
 
@@ -175,6 +200,11 @@ impl Packing {
         let codec = Codec::ALL.into_iter().find(|codec| codecs == 1 << codec.number())?;
         let cluster_blocks = match codec {
             Codec::Lz4 => get16(block, OPTIONS_OFFSET + 4),
+            Codec::Zstd => {
+                let log = u32::from(block[ZSTD_WINDOW_OFFSET]) + ZSTD_WINDOW_LOG_LEAST;
+                let blocks = 1u32.checked_shl(log)? / window_of(BLOCK);
+                u16::try_from(blocks).ok()?
+            }
         };
         Some(Self { codec, cluster_blocks })
     }

@@ -1,10 +1,11 @@
 //! EROFS, the read-only file system that a layer is: a streaming writer, and a reader of what it wrote.
 //!
 //! Images have blocks of 4096 bytes. Uncompressed ones use no optional feature that a kernel could lack: Linux 5.4 and
-//! later mount them. Compressed ones need Linux 5.17. The format is Linux's `fs/erofs/erofs_fs.h`; [`format`] has
-//! the parts that are used here.
+//! later mount them. Compressed ones need Linux 5.17, or 6.10 for zstd. The format is Linux's
+//! `fs/erofs/erofs_fs.h`; [`format`] has the parts that are used here.
 
 mod cluster;
+mod codec;
 mod directory;
 mod format;
 mod index;

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, Write};
 
 use super::Kind;
 use super::cluster::{Compression, Extent, SEGMENT, Segment, Tail};
-use super::format::{BLOCK, INODE_LEN, Layout, Packing, RawInode};
+use super::format::{BLOCK, Codec, INODE_LEN, Layout, Packing, RawInode};
 use super::index;
 use super::pool::{Pool, Ticket};
 use super::shelf::Shelf;
@@ -15,7 +15,13 @@ use super::write::{Division, Writer, fill, record};
 use crate::error::Result;
 
 /// The bytes of files that may wait for their turn. Compressed, they take at most as much again.
-const WAITING_MAX: usize = 16 << 20;
+const fn waiting_max(codec: Codec) -> usize {
+    match codec {
+        Codec::Lz4 => 16 << 20,
+        // Fewer threads work, since the tables of each are large.
+        Codec::Zstd => 8 << 20,
+    }
+}
 
 /// What an entry of the queue takes beside its bytes.
 const ENTRY_COST: usize = 256;
@@ -99,13 +105,13 @@ impl<W: Write + Seek> Writer<W> {
                 let ticket = packer.pool.compress(input, left == 0)?;
                 packer.push(Waiting::Segment(ticket), length);
             }
-            self.settle(WAITING_MAX)?;
+            self.settle()?;
         }
         let cost = xattrs.len();
         if let Some(packer) = &mut self.packer {
             packer.push(Waiting::File(id, Box::new(inode), xattrs), cost);
         }
-        self.settle(WAITING_MAX)?;
+        self.settle()?;
         Ok(id)
     }
 
@@ -115,7 +121,7 @@ impl<W: Write + Seek> Writer<W> {
         if let Some(packer) = &mut self.packer {
             packer.push(Waiting::Record(id, record), cost);
         }
-        self.settle(WAITING_MAX)?;
+        self.settle()?;
         Ok(id)
     }
 
@@ -124,12 +130,18 @@ impl<W: Write + Seek> Writer<W> {
         if self.packer.is_none() {
             return Ok(());
         }
-        self.settle(0)?;
+        self.write_waiting(0)?;
         self.close_shelf()
     }
 
+    /// Writes what is too much to wait.
+    fn settle(&mut self) -> Result<()> {
+        let codec = self.packer.as_ref().map(|packer| packer.compression.codec);
+        self.write_waiting(codec.map_or(0, waiting_max))
+    }
+
     /// Writes from the front of the queue until it takes no more than this.
-    fn settle(&mut self, most: usize) -> Result<()> {
+    fn write_waiting(&mut self, most: usize) -> Result<()> {
         while let Some(packer) = self.packer.as_mut().filter(|packer| packer.waiting > most) {
             match packer.pop() {
                 None => break,

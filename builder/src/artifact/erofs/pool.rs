@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::cluster::{Compression, Segment};
+use super::codec::{self, Encoder};
 use crate::error::{Context as _, Error, Result};
 
 /// More threads find nothing to do: inflating the layer takes longer than 16 of them.
 const THREADS_MAX: usize = 16;
+
+/// What the threads' tables may take in memory.
+const TABLES_MAX: usize = 24 << 20;
 
 /// A piece of a file, and where its compressed form goes.
 struct Job {
@@ -32,7 +36,8 @@ impl Pool {
         let available = || thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..threads.unwrap_or_else(available).clamp(1, THREADS_MAX) {
+        let most = (TABLES_MAX / codec::table_size(compression)).clamp(1, THREADS_MAX);
+        for _ in 0..threads.unwrap_or_else(available).clamp(1, most) {
             let waiting = Arc::clone(&waiting);
             thread::Builder::new()
                 .name("compress".to_owned())
@@ -58,12 +63,14 @@ impl Ticket {
 }
 
 fn work(compression: Compression, waiting: &Mutex<Receiver<Job>>) {
+    // Without memory for it there are no results, which the writer notices.
+    let Ok(mut encoder) = Encoder::new(compression) else { return };
     loop {
         // Whoever died while it waited for a job has taken none.
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { input, is_last, result }) = job else { return };
         // A writer that failed waits for nothing.
-        drop(result.send(compression.compress(&input, is_last)));
+        drop(result.send(compression.compress(&mut encoder, &input, is_last)));
     }
 }
 

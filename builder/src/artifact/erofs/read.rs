@@ -12,7 +12,7 @@ use super::format::{
     root_nid, type_bits,
 };
 use super::index::{self, Placed};
-use super::{Kind, Metadata, cluster, directory, xattr};
+use super::{Kind, Metadata, codec, directory, xattr};
 use crate::error::{Context as _, Error, Result};
 
 /// An image that is open for reading.
@@ -284,7 +284,7 @@ impl Image {
             return Ok(stored);
         }
         let codec = self.codec.ok_or_else(corrupt)?;
-        cluster::inflate(codec, &stored, length).ok_or_else(corrupt)
+        codec::inflate(codec, &stored, length).ok_or_else(corrupt)
     }
 
     /// The length of the cluster that stands behind the index.
