@@ -95,6 +95,7 @@ fn pinned(origin: &Arc<Origin>, digest: Digest) -> Result<(ImageConfig, Vec<Laye
     let config = document::parse_config(&origin.document(&config.digest, Some(config.size))?, &what)?;
     let diff_ids = &config.rootfs.diff_ids;
     let count = layers.len();
+    document::check_layers(count)?;
     if count != diff_ids.len() {
         let listed = diff_ids.len();
         return Err(Error::new(format!("its manifest lists {count} layers, its configuration {listed}")));
@@ -123,6 +124,7 @@ fn saved(origin: &Arc<Origin>, digest: Digest) -> Result<(ImageConfig, Vec<Layer
     };
     let config = document::parse_config(&bytes, &format!("the image configuration `{digest}`"))?;
     let count = config.rootfs.diff_ids.len();
+    document::check_layers(count)?;
     let places = (0..count).map(|position| Place::Listed { image: digest, position, count }).collect();
     let layers = origin.layers(&config.rootfs.diff_ids, places);
     Ok((config, layers))

@@ -348,8 +348,12 @@ const WRONG_DOCUMENTS: &[(&str, Wrong)] = &[
         b.document(MANIFEST, &with(manifest(b), "config", b.document("x/y", &config())))
     }),
     ("more than the 4194304 allowed", |b| b.descriptor(MANIFEST, &[b' '; (4 << 20) + 1])),
-    ("invalid type: sequence", |b| b.descriptor(MANIFEST, "[".repeat(100_000).as_bytes())),
-    ("recursion limit exceeded", |b| {
+    ("` is nested deeper than 64", |b| b.descriptor(MANIFEST, "[".repeat(100_000).as_bytes())),
+    ("says that it is of the type `application/vnd.docker", |b| {
+        let docker = "application/vnd.docker.distribution.manifest.v2+json";
+        b.document(MANIFEST, &with(manifest(b), "mediaType", json!(docker)))
+    }),
+    ("` is nested deeper than 64", |b| {
         let deep = format!("{{\"config\":{{\"Volumes\":{{\"x\":{}", "[".repeat(1000));
         b.document(MANIFEST, &with(manifest(b), "config", b.descriptor(CONFIG, deep.as_bytes())))
     }),
@@ -365,6 +369,10 @@ const WRONG_IMAGES: &[(&str, Wrong)] = &[
     }),
     ("it is an image for windows/amd64", |b| {
         b.image_of(&layers(b, LAYER), &with(config(), "os", json!("windows")))
+    }),
+    ("it has 513 layers, more than the 512 allowed", |b| {
+        let many = vec![b.descriptor(LAYER, &files()); 513];
+        b.image_of(&json!(many), &config_of(&[Digest::of(&files()); 513]))
     }),
     ("layer 1 of 1: it is encrypted", |b| {
         b.image_of(&layers(b, &format!("{LAYER}+gzip+encrypted")), &config())

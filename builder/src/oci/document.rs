@@ -1,5 +1,7 @@
 //! The documents of an image: how they are had, index and manifest, and which media types are understood.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -12,6 +14,12 @@ use crate::store::Store;
 
 /// The largest document that is read, which is also the largest that registries take.
 pub const LIMIT: u64 = 4 << 20;
+
+/// How deep a document may be nested. Those that tools write are nested six deep.
+const DEPTH: usize = 64;
+
+/// The most layers that an image may have. overlayfs takes 500, and Docker makes no more than 127.
+pub const LAYERS_MAX: usize = 512;
 
 const INDEXES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
@@ -51,6 +59,22 @@ pub struct Index {
     pub manifests: Vec<Descriptor>,
     layers: Option<IgnoredAny>,
     config: Option<IgnoredAny>,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Index => "the index",
+            Self::Manifest => "the manifest",
+        })
+    }
+}
+
+/// What a document says of its own type.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Typed {
+    media_type: Option<String>,
 }
 
 /// An image: its configuration and its layers.
@@ -115,8 +139,52 @@ pub fn parse_config(bytes: &[u8], what: &str) -> Result<ImageConfig> {
     Ok(config)
 }
 
-/// Reads a document; `what` names it. Nesting is bounded by the parser.
+/// Checks that a document is of the type that its descriptor says: one that was pinned as a manifest could else be
+/// read as something else by another program.
+pub fn check_type(bytes: &[u8], descriptors: &str, what: &str) -> Result<()> {
+    let Typed { media_type } = parse(bytes, what)?;
+    match media_type.filter(|own| !own.is_empty() && own != descriptors) {
+        None => Ok(()),
+        Some(own) => {
+            let (own, descriptors) = (own.escape_debug(), descriptors.escape_debug());
+            Err(Error::new(format!(
+                "{what} says that it is of the type `{own}`, its descriptor `{descriptors}`"
+            )))
+        }
+    }
+}
+
+/// The digests of an image's layers are not too many.
+pub fn check_layers(count: usize) -> Result<()> {
+    if count <= LAYERS_MAX {
+        return Ok(());
+    }
+    Err(Error::new(format!("it has {count} layers, more than the {LAYERS_MAX} allowed")))
+}
+
+/// How deep brackets stand one in another, strings passed over.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// Reads a document; `what` names it.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+    if depth(bytes) > DEPTH {
+        return Err(Error::new(format!("{what} is nested deeper than {DEPTH}")));
+    }
     serde_json::from_slice(bytes).doing(|| format!("read {what}"))
 }
 

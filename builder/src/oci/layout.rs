@@ -47,11 +47,12 @@ impl Layout {
         for _ in 0..DEPTH {
             let digest = found.digest;
             let bytes = document::obtain(&digest, Some(found.size), store, || self.blob(&digest))?;
-            found = match document::kind(&found)? {
+            let kind = document::kind(&found)?;
+            let what = format!("{kind} `{digest}`");
+            document::check_type(&bytes, &found.media_type, &what)?;
+            found = match kind {
                 Kind::Manifest => return Ok(found.digest),
-                Kind::Index => {
-                    ours(&Index::parse(&bytes, &format!("the index `{digest}`"))?.manifests)?.clone()
-                }
+                Kind::Index => ours(&Index::parse(&bytes, &what)?.manifests)?.clone(),
             };
         }
         Err(Error::new(format!("its indexes are nested deeper than {DEPTH}")))
