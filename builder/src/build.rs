@@ -88,7 +88,8 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
         resolve::require_fresh(old.as_ref(), &lock, &lock_path)?;
     }
 
-    let images = fetch::fetch(&lock, &config.base, &store)?;
+    let bounds = fetch::Bounds { base: &config.base, store: &store, limits: config.layers.limits };
+    let images = fetch::fetch(&lock, bounds)?;
     let kernel = kernel::open(&config.kernel.source, &lock, &images, &store)?;
     let modules = kernel.modules(plan::needs(&config), &config.kernel.modules)?;
     let layers = config::Layers { compression: Some(config::Compress::None), ..config.layers };

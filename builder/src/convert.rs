@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::artifact::erofs::{self, Compression, Writer};
-use crate::config::Config;
-use crate::error::Result;
+use crate::config::{Config, Layers};
+use crate::error::{Error, Result};
 use crate::fetch;
-use crate::layer::{self, Tree};
+use crate::layer::{self, Special, Tree};
 use crate::oci::descriptor::Digest;
 use crate::oci::image::Process;
 use crate::progress::say;
@@ -37,6 +37,8 @@ pub struct Image {
     pub defaults: Process,
     /// The lowest layer first.
     pub layers: Vec<Layer>,
+    /// What somebody might want to know of them.
+    pub special: Special,
 }
 
 /// A converted layer.
@@ -64,7 +66,7 @@ pub fn convert(
     compression: Option<Compression>,
     store: &Store,
 ) -> Result<Vec<Converted>> {
-    let converter = Converter { compression, store };
+    let converter = Converter { compression, store, settings: config.layers };
     let used: BTreeSet<String> = config.services.iter().map(|service| service.image.to_string()).collect();
     images
         .iter()
@@ -77,39 +79,56 @@ pub fn convert(
 struct Converter<'a> {
     compression: Option<Compression>,
     store: &'a Store,
+    settings: Layers,
+}
+
+/// A converted layer as it is in the store.
+struct Stored {
+    /// What it is called there.
+    digest: Digest,
+    path: PathBuf,
+    opened: erofs::Image,
+    special: Special,
 }
 
 impl Converter<'_> {
     fn image(&self, image: &fetch::Image) -> Result<Converted> {
         let mut tree = Tree::default();
         let mut layers = Vec::new();
+        let mut special = Special::default();
         let mut chain: Option<Digest> = None;
         for layer in &image.layers {
             let id = chain_id(chain.as_ref(), &layer.diff_id);
             chain = Some(id);
-            let (digest, path, opened) = self.layer(layer, &id, &tree)?;
+            let Stored { digest, path, opened, special: found } = self.layer(layer, &id, &tree)?;
+            self.check(&found).map_err(|error| error.within(&layer.name))?;
+            special.join(&found);
             layers.push(Layer { digest: digest.hex(), file: SourceFile::look(&path)? });
             tree.push(opened);
         }
-        let image =
-            Image { reference: image.reference.clone(), defaults: image.config.config.clone(), layers };
+        let image = Image {
+            reference: image.reference.clone(),
+            defaults: image.config.config.clone(),
+            layers,
+            special,
+        };
         Ok(Converted { image, tree })
     }
 
     /// The layer's blob, opened, and what it is called: by its diff id, or, where its bytes depend on the layers below it,
     /// by the chain id, which names those too. A blob that is visibly damaged is made again.
-    fn layer(
-        &self,
-        layer: &fetch::Layer,
-        chain: &Digest,
-        lower: &Tree,
-    ) -> Result<(Digest, PathBuf, erofs::Image)> {
-        let Self { compression, store } = *self;
+    fn layer(&self, layer: &fetch::Layer, chain: &Digest, lower: &Tree) -> Result<Stored> {
+        let Self { compression, store, settings } = *self;
         let by_diff_id = (layer.diff_id, store.layer_path(&format(compression), &layer.diff_id));
         let by_chain_id = (*chain, store.layer_path(&format_chained(compression), chain));
         for (digest, path) in [&by_diff_id, &by_chain_id].into_iter().filter(|(_, path)| path.exists()) {
             match erofs::Image::open(path) {
-                Ok(opened) => return Ok((*digest, path.clone(), opened)),
+                Ok(opened) => match store.read_notes(path)? {
+                    Some(special) => {
+                        return Ok(Stored { digest: *digest, path: path.to_path_buf(), opened, special });
+                    }
+                    None => continue,
+                },
                 Err(error) => say(error),
             }
         }
@@ -120,11 +139,25 @@ impl Converter<'_> {
             None => Writer::new(draft.file())?,
             Some(compression) => Writer::compressed(draft.file(), compression, None)?,
         };
-        let converted = layer::convert(stream, lower, writer).map_err(|error| error.within(&layer.name))?;
+        let input = layer::Input { tar: stream, lower, limits: settings.limits };
+        let converted = layer::convert(input, writer).map_err(|error| error.within(&layer.name))?;
+        let special = converted.special;
         let (digest, path) = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
+        // First what is known of the layer: without it the layer counts as missing.
+        store.write_notes(&path, &special)?;
         draft.commit_as(&path)?;
         let opened = erofs::Image::open(&path)?;
-        Ok((digest, path, opened))
+        Ok(Stored { digest, path: path.to_path_buf(), opened, special })
+    }
+
+    fn check(&self, special: &Special) -> Result<()> {
+        let devices = &special.devices;
+        if devices.count == 0 || self.settings.allow_devices {
+            return Ok(());
+        }
+        let (count, first) = (devices.count, devices.first.first().map_or("", String::as_str));
+        Err(Error::new(format!("it has {count} device nodes, the first of which is `{first}`"))
+            .hint("no container can open them; `layers.allow-devices = true` lets them be"))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
@@ -11,6 +12,7 @@ use crate::oci::descriptor::{Descriptor, Digest};
 use crate::oci::document::{self, LIMIT, Manifest};
 use crate::oci::folder::FolderStream;
 use crate::oci::image::ImageConfig;
+use crate::oci::limits::Limits;
 use crate::oci::reference::{Reference, Transport};
 use crate::oci::source::Source;
 use crate::oci::stream::{Expected, TarStream};
@@ -61,17 +63,33 @@ struct Origin {
     reference: Reference,
     base: PathBuf,
     store: Store,
+    limits: Limits,
+    /// What its layers have inflated to so far.
+    inflated: Arc<AtomicU64>,
     source: OnceLock<Result<Source>>,
 }
 
-/// The images of a lock, in the order of their references. Their documents come from the store, or get there;
-/// `base` is the folder of the config. No layer is read.
-pub fn fetch(lock: &Lock, base: &Path, store: &Store) -> Result<Vec<Image>> {
+/// Where images are looked for, where they get to, and how much they may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds<'a> {
+    /// The folder of the config.
+    pub base: &'a Path,
+    /// Where documents are kept.
+    pub store: &'a Store,
+    /// What each image may take.
+    pub limits: Limits,
+}
+
+/// The images of a lock, in the order of their references. Their documents come from the store, or get there. No layer
+/// is read.
+pub fn fetch(lock: &Lock, Bounds { base, store, limits }: Bounds<'_>) -> Result<Vec<Image>> {
     let image = |(reference, &digest): (&String, &Digest)| {
         let origin = Arc::new(Origin {
             reference: reference.parse()?,
             base: base.to_owned(),
             store: store.clone(),
+            limits,
+            inflated: Arc::default(),
             source: OnceLock::new(),
         });
         let image = match origin.reference.transport() {
@@ -176,8 +194,9 @@ impl Layer {
                 }
                 _ => return Err(Error::new("it is not where it was when the image was locked")),
             };
-        let name = self.name.clone();
-        TarStream::new(reader, Expected { name, blob, compression, diff_id: self.diff_id })
+        let Self { name, diff_id, origin, .. } = self.clone();
+        let (limits, total) = (origin.limits, Arc::clone(&origin.inflated));
+        TarStream::new(reader, Expected { name, blob, compression, diff_id, limits, total })
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! blobs/sha256/HEX          verified while written, and again when a document is read
 //! layers/FORMAT/HEX.erofs   verified by whoever writes one; complete, because they appear by rename
+//! layers/FORMAT/HEX.json    what is known of one beside its bytes
 //! kernels/NAME              likewise
 //! resolved/HEX              a digest that took long to find; verified like any other when it is used
 //! machines/NAME/            what `coracle run CONFIG` built
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use crate::error::{Context, Error, Result};
@@ -69,6 +72,25 @@ impl Store {
     /// conversion), if the store has it.
     pub fn layer_path(&self, format: &str, diff_id: &Digest) -> PathBuf {
         self.root.join("layers").join(format).join(diff_id.hex()).with_extension("erofs")
+    }
+
+    /// What is known of a layer beside its bytes. What cannot be read is as good as missing.
+    pub fn read_notes<T: DeserializeOwned>(&self, layer: &Path) -> Result<Option<T>> {
+        let path = notes_path(layer);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).doing(|| format!("read `{}`", path.display())),
+        }
+    }
+
+    /// Keeps what is known of a layer.
+    pub fn write_notes<T: Serialize>(&self, layer: &Path, notes: &T) -> Result<()> {
+        let path = notes_path(layer);
+        let bytes = serde_json::to_vec(notes).doing(|| format!("write `{}`", path.display()))?;
+        let mut draft = self.begin(&path)?;
+        draft.write_all(&bytes).doing(|| format!("write `{}`", path.display()))?;
+        draft.publish()
     }
 
     /// Where a kernel, or what was made of one, stands under a name of the caller's choice.
@@ -222,6 +244,10 @@ impl Draft {
         };
         published.doing(|| format!("write `{}`", self.path.display()))
     }
+}
+
+fn notes_path(layer: &Path) -> PathBuf {
+    layer.with_extension("json")
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -13,6 +13,7 @@ use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, Va
 use super::value::{self, Port};
 use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Service};
 use crate::artifact::erofs::CLUSTER_RANGE;
+use crate::oci::limits::Limits;
 use crate::oci::reference::Reference;
 
 /// The package that Debian's users get when they ask for no kernel in particular.
@@ -197,7 +198,35 @@ impl Check<'_> {
             let size = value::size(&written.value).and_then(cluster_size);
             self.value(&written.span, "layers.cluster-size", size)
         });
-        Layers { compression: compression.map(|(_, compression, _)| *compression), level, cluster }
+        Layers {
+            compression: compression.map(|(_, compression, _)| *compression),
+            level,
+            cluster,
+            limits: self.limits(raw.max_size, raw.max_ratio, raw.max_entries),
+            allow_devices: raw.allow_devices.is_some_and(|allowed| allowed.value),
+        }
+    }
+
+    fn limits(
+        &mut self,
+        size: Option<At<String>>,
+        ratio: Option<At<u32>>,
+        entries: Option<At<u32>>,
+    ) -> Limits {
+        let usual = Limits::default();
+        let size = size.and_then(|size| self.value(&size.span, "layers.max-size", value::size(&size.value)));
+        let mut count = |path: &str, written: Option<At<u32>>| {
+            let written = written?;
+            if written.value == 0 {
+                self.at(&written.span, path, "no layer fits into 0");
+            }
+            Some(u64::from(written.value).max(1))
+        };
+        Limits {
+            size: size.unwrap_or(usual.size),
+            ratio: count("layers.max-ratio", ratio).unwrap_or(usual.ratio),
+            entries: count("layers.max-entries", entries).unwrap_or(usual.entries),
+        }
     }
 
     fn service(&mut self, At { value: raw, span }: At<RawService>, oneshot: bool) -> Option<Service> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use manifest::{Device, Kind, Name, Restart};
 
+use crate::oci::limits::Limits;
 use crate::oci::reference::Reference;
 pub use problem::{Problems, suggestion};
 pub use value::{Port, Protocol, Tmpfs, Volume, absolute, duration, signal, signal_name, size};
@@ -72,6 +73,10 @@ pub struct Layers {
     pub level: Option<i32>,
     /// The most bytes of a layer that are inflated at once.
     pub cluster: Option<usize>,
+    /// What an image may take while it is converted.
+    pub limits: Limits,
+    /// Whether layers may have block and character devices.
+    pub allow_devices: bool,
 }
 
 /// A way to compress layers, or none.

@@ -68,6 +68,10 @@ pub struct RawLayers {
     pub compression: Option<At<String>>,
     pub level: Option<At<u32>>,
     pub cluster_size: Option<At<String>>,
+    pub max_size: Option<At<String>>,
+    pub max_ratio: Option<At<u32>>,
+    pub max_entries: Option<At<u32>>,
+    pub allow_devices: Option<At<bool>>,
 }
 
 /// `kernel.modules`: a folder when the kernel is a file, else names to load.
@@ -154,6 +158,10 @@ impl RawLayers {
             compression: fields.take("compression"),
             level: fields.take("level"),
             cluster_size: fields.take("cluster-size"),
+            max_size: fields.take("max-size"),
+            max_ratio: fields.take("max-ratio"),
+            max_entries: fields.take("max-entries"),
+            allow_devices: fields.take("allow-devices"),
         }
     }
 }

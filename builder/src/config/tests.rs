@@ -120,7 +120,12 @@ fn a_file_that_cannot_be_read_is_named() {
 fn layers_are_compressed_as_the_table_says_and_else_as_the_kernel_likes() {
     assert_eq!(config("name = \"m\"").layers, Layers::default());
     let text = "name = \"m\"\n[layers]\ncompression = \"lz4\"\nlevel = 12\ncluster-size = \"16KiB\"\n";
-    let layers = Layers { compression: Some(Compress::Lz4), level: Some(12), cluster: Some(16 << 10) };
+    let layers = Layers {
+        compression: Some(Compress::Lz4),
+        level: Some(12),
+        cluster: Some(16 << 10),
+        ..Layers::default()
+    };
     assert_eq!(config(text).layers, layers);
     for (keys, said) in [
         (
@@ -136,10 +141,21 @@ fn layers_are_compressed_as_the_table_says_and_else_as_the_kernel_likes() {
             "layers.cluster-size: a cluster has 4KiB, twice that and so on up to 256KiB",
         ),
         ("cluster-size = \"1KiB\"", "a cluster has 4KiB"),
+        ("max-ratio = 0", "layers.max-ratio: no layer fits into 0"),
+        ("max-size = 7", "layers.max-size: "),
     ] {
         let found = problems(&format!("name = \"m\"\n[layers]\n{keys}\n"));
         assert!(found.contains(said), "{found}");
     }
+}
+
+#[test]
+fn layers_may_take_what_the_table_allows() {
+    let text =
+        "name = \"m\"\n[layers]\nmax-size = \"1GiB\"\nmax-ratio = 7\nmax-entries = 8\nallow-devices = true\n";
+    let layers = config(text).layers;
+    assert_eq!(layers.limits, Limits { size: 1 << 30, ratio: 7, entries: 8 });
+    assert!(layers.allow_devices);
 }
 
 #[test]

@@ -41,8 +41,12 @@ impl Bench {
         Ok(Lock { images: [(reference.to_owned(), digest)].into(), kernel: None })
     }
 
+    fn bounds(&self) -> Bounds<'_> {
+        Bounds { base: self.base(), store: &self.store, limits: Limits::default() }
+    }
+
     fn fetch(&self, reference: &str) -> Result<Image> {
-        Ok(fetch(&self.lock(reference)?, self.base(), &self.store)?.remove(0))
+        Ok(fetch(&self.lock(reference)?, self.bounds())?.remove(0))
     }
 
     /// The first sentence that anything has to say against an image, read to its end.
@@ -209,10 +213,10 @@ fn a_second_fetch_opens_no_source_until_a_layer_is_read() {
             bench.skopeo("oci:images:web", form, &[]);
         }
         let lock = bench.lock(form).unwrap();
-        let first = fetch(&lock, bench.base(), &bench.store).unwrap();
+        let first = fetch(&lock, bench.bounds()).unwrap();
         fs::remove_dir_all(bench.base().join("images")).unwrap();
         fs::remove_file(bench.base().join("web.tar")).ok();
-        let second = fetch(&lock, bench.base(), &bench.store).unwrap();
+        let second = fetch(&lock, bench.bounds()).unwrap();
         assert_eq!(first[0].config, second[0].config);
         let error = contents(&second[0].layers[0]).unwrap_err().to_string();
         assert!(error.starts_with(&format!("layer 1 of 2 of image `{form}`: ")), "{error}");

@@ -11,29 +11,45 @@ use std::io::{Read, Seek, Write};
 
 use super::archive::{Archive, Entry, EntryKind};
 use super::names::{self, LINKS_MAX, Meaning, shown};
+use super::special::{Notes, Special};
 use super::tree::{OPAQUE, Tree};
 use crate::artifact::erofs::{Found, InodeId, Kind, Metadata, Writer, has_known_prefix};
 use crate::error::{Error, Result};
+use crate::oci::limits::Limits;
 
 /// What overlayfs keeps for itself, in its two spellings: an archive that could set these could make a layer
 /// lie.
 const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
+/// What a layer is made from.
+#[derive(Debug)]
+pub struct Input<'a, R> {
+    /// Its archive, uncompressed.
+    pub tar: R,
+    /// The layers that it lies upon.
+    pub lower: &'a Tree,
+    /// How much of it there may be.
+    pub limits: Limits,
+}
+
 /// What is known of a layer once it is converted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Converted {
     /// Whether the lower layers were asked: on top of other layers, the same archive may make another image.
     pub depends_on_lower: bool,
     /// The number of entries in the archive.
     pub entries: u64,
+    /// What somebody might want to know of it.
+    pub special: Special,
 }
 
-/// Converts the uncompressed archive of one layer, which lies upon `lower`. Nothing was written by `writer` yet.
+/// Converts one layer. Nothing was written by `writer` yet.
 ///
 /// The archive is read to the very end of the stream, and an error from it is an error of the layer. The root
 /// folder is root's with mode 0755 unless the archive has an entry for it: hardly any does, and the lower
 /// one's is not looked at, so that most layers do not depend on others.
-pub fn convert<W: Write + Seek>(tar: impl Read, lower: &Tree, writer: Writer<W>) -> Result<Converted> {
+pub fn convert<W: Write + Seek>(input: Input<'_, impl Read>, writer: Writer<W>) -> Result<Converted> {
+    let Input { tar, lower, limits } = input;
     let mut archive = Archive::new(tar);
     let mut converter = Converter {
         writer,
@@ -42,17 +58,19 @@ pub fn convert<W: Write + Seek>(tar: impl Read, lower: &Tree, writer: Writer<W>)
         opaque_root: false,
         whiteout: None,
         copies: BTreeMap::new(),
+        notes: Notes::default(),
     };
     let mut entries = 0;
     while let Some(entry) = archive.next()? {
         entries += 1;
+        limits.check_entries(entries)?;
         let Entry { name, metadata, kind } = entry;
         converter
             .add(&name, metadata, kind, archive.contents())
             .map_err(|error| error.within(format!("the layer's entry `{}`", shown(&name))))?;
     }
-    let depends_on_lower = converter.finish()?;
-    Ok(Converted { depends_on_lower, entries })
+    let (depends_on_lower, special) = converter.finish()?;
+    Ok(Converted { depends_on_lower, entries, special })
 }
 
 struct Converter<'a, W: Write + Seek> {
@@ -66,6 +84,8 @@ struct Converter<'a, W: Write + Seek> {
     whiteout: Option<InodeId>,
     /// The files of lower layers that were copied, by their paths.
     copies: BTreeMap<Vec<u8>, InodeId>,
+    /// What is special about the files so far.
+    notes: Notes,
 }
 
 /// A folder of the tree that this layer and the lower ones make, links resolved.
@@ -105,6 +125,9 @@ impl<W: Write + Seek> Converter<'_, W> {
         // Archives made elsewhere have attributes such as `com.apple.provenance`, which no Linux could have
         // set.
         metadata.xattrs.retain(|name, _| has_known_prefix(name));
+        if let EntryKind::Node(kind) = &kind {
+            self.notes.add(&path, &metadata, kind);
+        }
         match kind {
             EntryKind::Node(Kind::Directory) => self.add_folder(&path, metadata),
             EntryKind::Node(Kind::File { size }) => {
@@ -306,8 +329,8 @@ impl<W: Write + Seek> Converter<'_, W> {
         Ok(folder.map(|folder| without_overlays(&folder.inode.metadata)))
     }
 
-    /// Writes the layer, and tells whether the lower ones were asked.
-    fn finish(mut self) -> Result<bool> {
+    /// Writes the layer, and tells whether the lower ones were asked and what is special about its files.
+    fn finish(mut self) -> Result<(bool, Special)> {
         if self.opaque_root {
             self.asked = true;
             if let Some(root) = self.lower.find(b"")? {
@@ -317,8 +340,11 @@ impl<W: Write + Seek> Converter<'_, W> {
             }
         }
         self.drop_idle_whiteouts()?;
+        let writer = &self.writer;
+        // What is no other kind of file: a link or a folder may have taken the place of one.
+        let special = self.notes.into_special(|path| matches!(writer.find(path), Ok(Some(Found::Other(_)))));
         self.writer.finish()?;
-        Ok(self.asked)
+        Ok((self.asked, special))
     }
 
     /// Takes away the whiteouts that hide nothing: where overlayfs has no lower folder to join with, it lists

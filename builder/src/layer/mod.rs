@@ -4,9 +4,11 @@ mod archive;
 mod convert;
 mod names;
 mod pax;
+mod special;
 mod tree;
 
-pub use convert::convert;
+pub use convert::{Input, convert};
+pub use special::Special;
 pub use tree::Tree;
 
 #[cfg(test)]

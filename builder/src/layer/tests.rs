@@ -11,9 +11,10 @@ use tar::EntryType;
 
 use super::convert::Converted;
 use super::tree::Located;
-use super::{Tree, convert};
+use super::{Input, Tree, convert};
 use crate::artifact::erofs::{Image, Kind, Metadata, Writer};
 use crate::error::Result;
+use crate::oci::limits::Limits;
 
 /// An archive that is being made.
 #[derive(Default)]
@@ -114,7 +115,7 @@ fn header(entry_type: EntryType, name: &str, link: &str) -> tar::Header {
 
 fn converted(tar: &[u8], lower: &Tree) -> Result<(Converted, Vec<u8>)> {
     let mut out = Cursor::new(Vec::new());
-    let converted = convert(tar, lower, Writer::new(&mut out)?)?;
+    let converted = convert(Input { tar, lower, limits: Limits::default() }, Writer::new(&mut out)?)?;
     Ok((converted, out.into_inner()))
 }
 
@@ -164,7 +165,8 @@ fn a_layer_of_plain_entries_asks_nothing_of_lower_layers() {
         .add(EntryType::Continuous, "a/contiguous", "", b"data")
         .records(EntryType::XGlobalHeader, &[("comment", b"0123456789abcdef")]);
     let (known, bytes) = archive.convert(&base()).unwrap();
-    assert_eq!(known, Converted { depends_on_lower: false, entries: 8 });
+    assert_eq!(known, Converted { depends_on_lower: false, entries: 8, special: known.special.clone() });
+    assert_eq!(known.special.devices.first, ["/a/null"]);
     let tree = Tree::new(vec![Image::from_bytes(bytes).unwrap()]);
     assert_eq!(text(&tree, "/a/file"), "text");
     assert_eq!(text(&tree, "a/contiguous"), "data");
@@ -409,9 +411,52 @@ fn the_stream_is_read_to_its_end_and_its_verdict_there_counts() {
     let trailing = [archive, vec![1; 5000]].concat();
     assert!(converted(&trailing, &Tree::default()).is_ok());
     let mut out = Cursor::new(Vec::new());
-    let refusal =
-        convert(trailing.chain(Verdict), &Tree::default(), Writer::new(&mut out).unwrap()).unwrap_err();
+    let input = Input { tar: trailing.chain(Verdict), lower: &Tree::default(), limits: Limits::default() };
+    let refusal = convert(input, Writer::new(&mut out).unwrap()).unwrap_err();
     assert_eq!(refusal.to_string(), "the layer's entry after `a`: the diff id is wrong");
+}
+
+#[test]
+fn what_is_special_is_noted_unless_a_later_entry_took_its_place() {
+    let mode = |bits| move |header: &mut tar::Header| header.set_mode(bits);
+    let capability: &[(&str, &[u8])] = &[("SCHILY.xattr.security.capability", b"x")];
+    let archive = Archive::default()
+        .with(EntryType::Regular, "su", mode(0o4755))
+        .with(EntryType::Regular, "wall", mode(0o2755))
+        .with(EntryType::Directory, "spool/", mode(0o2755))
+        .with(EntryType::Regular, "was", mode(0o4755))
+        .file("was", "")
+        .with(EntryType::Regular, "gone/x", mode(0o4755))
+        .link("gone", "su")
+        .pax(capability)
+        .file("ping", "")
+        .with(EntryType::Block, "sda", |header| {
+            header.set_device_major(8).unwrap();
+            header.set_device_minor(0).unwrap();
+        });
+    let (Converted { special, .. }, _) = archive.convert(&Tree::default()).unwrap();
+    assert_eq!((special.set_id.count, special.set_id.first), (2, vec!["/su".into(), "/wall".into()]));
+    assert_eq!((special.capable.count, special.capable.first), (1, vec!["/ping".into()]));
+    assert_eq!((special.devices.count, special.devices.first), (1, vec!["/sda".into()]));
+}
+
+#[test]
+fn only_so_many_entries_are_taken_and_named() {
+    let archive = || {
+        (0..30).fold(Archive::default(), |archive, number| {
+            archive.with(EntryType::Regular, &number.to_string(), |header| header.set_mode(0o4755))
+        })
+    };
+    let with = |entries| {
+        let bytes = archive().end();
+        let limits = Limits { entries, ..Limits::default() };
+        let input = Input { tar: &bytes[..], lower: &Tree::default(), limits };
+        convert(input, Writer::new(Cursor::new(Vec::new())).unwrap())
+    };
+    let named = with(30).unwrap().special.set_id;
+    assert_eq!((named.count, named.first.len()), (30, 20));
+    let refusal = with(29).unwrap_err().to_string();
+    assert_eq!(refusal, "it has more than 29 entries (`layers.max-entries`)");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod fingerprint;
 pub mod folder;
 pub mod image;
 mod layout;
+pub mod limits;
 pub mod reference;
 pub mod source;
 pub mod stream;

@@ -8,20 +8,19 @@
 //! thread of its own, a little ahead of its reader.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use sha2::{Digest as _, Sha256};
 
 use super::ahead::Ahead;
 use super::compression::{Compression, Decoder};
 use super::descriptor::Digest;
+use super::limits::Limits;
 use crate::error::{Context, Error, Result};
 
 /// Bytes read at once: large enough that system calls do not show beside inflating.
 const BUFFER: usize = 256 << 10;
-
-/// The most bytes that one layer may inflate to. No limit of the format, but of what a build may fill a disk
-/// with: zstd makes a terabyte of a few kilobytes.
-const INFLATED: u64 = 64 << 30;
 
 /// What a layer must turn out to be.
 #[derive(Debug, Clone)]
@@ -34,6 +33,10 @@ pub struct Expected {
     pub compression: Compression,
     /// The digest of the tar stream.
     pub diff_id: Digest,
+    /// What it may take.
+    pub limits: Limits,
+    /// What all layers of the image have inflated to so far.
+    pub total: Arc<AtomicU64>,
 }
 
 /// Reads the tar stream of a layer. It ends without an error only when every byte of the blob was read, and
@@ -43,7 +46,8 @@ pub struct TarStream {
     diff_id: Digest,
     input: Box<dyn Read + Send>,
     hasher: Sha256,
-    total: u64,
+    limits: Limits,
+    total: Arc<AtomicU64>,
     end: End,
 }
 
@@ -57,7 +61,7 @@ enum End {
 impl TarStream {
     /// Begins to read the blob that `blob` gives.
     pub fn new(blob: Box<dyn Read + Send>, expected: Expected) -> Result<Self> {
-        let Expected { name, blob: digest, compression, diff_id } = expected;
+        let Expected { name, blob: digest, compression, diff_id, limits, total } = expected;
         let input: Box<dyn Read + Send> = if compression == Compression::None {
             // The bytes of a plain layer are hashed once, so both digests must be the same one.
             if let Some(digest) = digest.filter(|&digest| digest != diff_id) {
@@ -67,19 +71,16 @@ impl TarStream {
             }
             blob
         } else {
-            Box::new(Ahead::of(Inflated::new(blob, digest, compression)?)?)
+            Box::new(Ahead::of(Inflated::new(blob, digest, compression, limits)?)?)
         };
-        Ok(Self { name, diff_id, input, hasher: Sha256::new(), total: 0, end: End::NotYet })
+        Ok(Self { name, diff_id, input, hasher: Sha256::new(), limits, total, end: End::NotYet })
     }
 
     /// Takes in what was read. Nothing was read at the end, where the digest is known.
     fn check(&mut self, bytes: &[u8]) -> Result<()> {
         let name = &self.name;
         self.hasher.update(bytes);
-        self.total += bytes.len() as u64;
-        if self.total > INFLATED {
-            return Err(Error::new(format!("{name}: it inflates to more than {INFLATED} bytes")));
-        }
+        self.limits.count(bytes.len(), &self.total).map_err(|error| error.within(name))?;
         if bytes.is_empty() {
             let (found, diff_id) = (Digest::from_hasher(std::mem::take(&mut self.hasher)), self.diff_id);
             if found != diff_id {
@@ -118,17 +119,21 @@ struct Inflated {
     expected: Option<Digest>,
     compression: Compression,
     decoder: Decoder<BufReader<Hashed>>,
+    limits: Limits,
+    inflated: u64,
 }
 
-/// Hashes what passes, if there is anything to compare the hash with.
+/// Counts what passes, and hashes it if there is anything to compare the hash with.
 struct Hashed {
     blob: Box<dyn Read + Send>,
+    passed: u64,
     hasher: Option<Sha256>,
 }
 
 impl Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.blob.read(buffer)?;
+        self.passed += count as u64;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..count]);
         }
@@ -137,11 +142,16 @@ impl Read for Hashed {
 }
 
 impl Inflated {
-    fn new(blob: Box<dyn Read + Send>, expected: Option<Digest>, compression: Compression) -> Result<Self> {
-        let input =
-            BufReader::with_capacity(BUFFER, Hashed { blob, hasher: expected.map(|_| Sha256::new()) });
+    fn new(
+        blob: Box<dyn Read + Send>,
+        expected: Option<Digest>,
+        compression: Compression,
+        limits: Limits,
+    ) -> Result<Self> {
+        let hashed = Hashed { blob, passed: 0, hasher: expected.map(|_| Sha256::new()) };
+        let input = BufReader::with_capacity(BUFFER, hashed);
         let decoder = Decoder::new(compression, input).doing(|| format!("decode {compression}"))?;
-        Ok(Self { expected, compression, decoder })
+        Ok(Self { expected, compression, decoder, limits, inflated: 0 })
     }
 
     fn check_digest(&mut self) -> Result<()> {
@@ -185,8 +195,13 @@ impl Read for Inflated {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.decoder.read(buffer) {
             Ok(0) if !buffer.is_empty() => self.finish().map(|()| 0),
+            Ok(count) => {
+                self.inflated += count as u64;
+                let read = self.decoder.input().get_ref().passed;
+                Ok(self.limits.check_ratio(read, self.inflated).map(|()| count)?)
+            }
             Err(cause) if cause.kind() != io::ErrorKind::Interrupted => Err(self.explain(cause)),
-            other => other,
+            Err(interrupted) => Err(interrupted),
         }
     }
 }
@@ -210,7 +225,9 @@ mod tests {
     }
 
     fn read(blob: Vec<u8>, digest: Digest, compression: Compression, diff_id: Digest) -> Result<Vec<u8>> {
-        let expected = Expected { name: "layer".to_owned(), blob: Some(digest), compression, diff_id };
+        let (limits, total) = (Limits::default(), Arc::default());
+        let name = "layer".to_owned();
+        let expected = Expected { name, blob: Some(digest), compression, diff_id, limits, total };
         let mut bytes = Vec::new();
         let mut stream = TarStream::new(Box::new(io::Cursor::new(blob)), expected)?;
         stream.read_to_end(&mut bytes).map_err(|error| Error::new(error.to_string()))?;

@@ -18,6 +18,7 @@ use crate::config::{Config, FileContent, Port, Service};
 use crate::convert::{Image, Layer};
 use crate::error::{Error, Result};
 use crate::kernel::{Module, Needs};
+use crate::layer::Special;
 use crate::oci::descriptor::Digest;
 use crate::root::Roots;
 use crate::source_file::SourceFile;
@@ -87,6 +88,8 @@ pub struct ImagePlan {
     pub manifest: Manifest,
     /// The images that each layer belongs to, by the layer's digest.
     pub layer_users: BTreeMap<String, BTreeSet<String>>,
+    /// What the images have that gives privileges elsewhere, by their references.
+    pub special: BTreeMap<String, Special>,
     /// How the layers of images are compressed, if they are.
     pub compression: Option<Compression>,
     /// What `coracle run` publishes.
@@ -182,8 +185,15 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
         manifest,
         layer_users: layers.users,
         compression: inputs.compression,
+        special: inputs.images.iter().filter_map(special).collect(),
         ports: config.services.iter().flat_map(|service| service.ports.iter().copied()).collect(),
     })
+}
+
+/// What is special about an image, if anything is.
+fn special(image: &Image) -> Option<(String, Special)> {
+    let special = &image.special;
+    (*special != Special::default()).then(|| (image.reference.clone(), special.clone()))
 }
 
 /// A service as init supervises it, its layers added to the store.

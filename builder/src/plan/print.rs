@@ -27,6 +27,7 @@ impl ImagePlan {
             "compression": self.compression.map(|compression| compression.to_string()),
             "ports": ports,
             "privileges": self.privileges(),
+            "special": self.special,
         })
     }
 
@@ -77,7 +78,8 @@ impl fmt::Display for ImagePlan {
         }
         self.write_initramfs(text)?;
         writeln!(text, "\nprivileges")?;
-        self.privileges().iter().try_for_each(|line| writeln!(text, "  {line}"))
+        self.privileges().iter().try_for_each(|line| writeln!(text, "  {line}"))?;
+        self.write_special(text)
     }
 }
 
@@ -85,6 +87,30 @@ impl ImagePlan {
     fn layer_size(&self, digest: &str) -> u64 {
         let path = format!("{}/{digest}.erofs", manifest::path::LAYERS);
         self.initramfs.iter().find(|entry| entry.path == path).map_or(0, |entry| entry.content.size())
+    }
+
+    /// What is in images that elsewhere gives privileges. It gives none here: containers have no new privileges, and
+    /// their roots are mounted without devices.
+    fn write_special(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut heading = "\nwithout effect\n";
+        for (image, special) in &self.special {
+            for (named, what) in [
+                (&special.set_id, "set-id programs"),
+                (&special.capable, "files with capabilities"),
+                (&special.devices, "device nodes"),
+            ] {
+                if named.count > 0 {
+                    let more = if named.first.len() as u64 == named.count { "" } else { ", …" };
+                    let (count, first) = (named.count, named.first.join(" "));
+                    writeln!(
+                        text,
+                        "{}  {image}: {count} {what}: {first}{more}",
+                        std::mem::take(&mut heading)
+                    )?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write_initramfs(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {

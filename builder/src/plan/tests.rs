@@ -80,6 +80,18 @@ fn a_plan_is_json_for_programs() {
 }
 
 #[test]
+fn a_plan_names_what_gives_privileges_elsewhere() {
+    let mut sample = shop();
+    assert!(!sample.planned().to_string().contains("without effect"));
+    let set_id = &mut sample.images[0].image.special.set_id;
+    (set_id.count, set_id.first) = (21, vec!["/bin/su".to_owned()]);
+    let text = sample.planned().to_string();
+    let last = "\nwithout effect\n  oci:web: 21 set-id programs: /bin/su, …\n";
+    assert!(text.ends_with(last), "{text}");
+    assert_eq!(sample.planned().value()["special"]["oci:web"]["set_id"]["count"], 21);
+}
+
+#[test]
 fn the_same_inputs_give_the_same_plan() {
     assert_eq!(shop().planned(), shop().planned());
     assert_eq!(shop().planned().json(), shop().planned().json());

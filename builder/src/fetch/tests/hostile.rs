@@ -1,11 +1,11 @@
 //! Layers that are wrong from their blob down to one field of one entry: each is refused with one sentence that
 //! names the image, the layer and, where it got so far, the entry.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 
 use super::*;
 use crate::artifact::erofs::Writer;
-use crate::layer::{self, Tree};
+use crate::layer::{self, Input, Tree};
 
 /// What the build says of an image with this one layer.
 fn refusal(blob: &[u8], suffix: &str, diff_id: Digest) -> String {
@@ -15,7 +15,11 @@ fn refusal(blob: &[u8], suffix: &str, diff_id: Digest) -> String {
     let convert = || {
         let layer = &bench.fetch("oci:images")?.layers[0];
         let writer = Writer::new(Cursor::new(Vec::new()))?;
-        layer::convert(layer.open()?, &Tree::default(), writer).map_err(|error| error.within(&layer.name))
+        layer::convert(
+            Input { tar: layer.open()?, lower: &Tree::default(), limits: Limits::default() },
+            writer,
+        )
+        .map_err(|error| error.within(&layer.name))
     };
     convert().expect_err("the image is refused").to_string()
 }
@@ -211,4 +215,31 @@ fn a_wrong_entry_is_refused_by_its_name() {
         assert!(refusal.contains("the layer's entry"), "{what}: {refusal}");
         assert!(!why.starts_with("its user") || refusal.contains(after), "{what}: {refusal}");
     }
+}
+
+#[test]
+fn a_bomb_is_refused_before_it_fills_anything() {
+    let zeros = tar_of(&[("zeros", &vec![0; 64 << 20])]);
+    let read = |limits: Limits, layers: usize| {
+        let bench = Bench::new();
+        let layer = bench.descriptor(&format!("{LAYER}+zstd"), &zstd(&zeros));
+        let ids = vec![Digest::of(&zeros); layers];
+        bench.index(&[bench.image_of(&json!(vec![layer; layers]), &config_of(&ids))]);
+        let lock = bench.lock("oci:images").unwrap();
+        let image = fetch(&lock, Bounds { limits, ..bench.bounds() }).unwrap().remove(0);
+        let read = |layer: &Layer| io::copy(&mut layer.open().unwrap(), &mut io::sink());
+        image.layers.iter().try_for_each(|layer| read(layer).map(drop)).map_err(|error| error.to_string())
+    };
+    let usual = Limits::default();
+    let layer = "layer 1 of 1 of image `oci:images`";
+    assert_eq!(
+        read(usual, 1),
+        Err(format!("{layer}: it inflates to more than 1000 times its size (`layers.max-ratio`)"))
+    );
+    let patient = Limits { ratio: 1_000_000, ..usual };
+    assert_eq!(read(patient, 1), Ok(()));
+    let small = Limits { size: 100 << 20, ..patient };
+    assert_eq!(read(small, 1), Ok(()));
+    let why = "the image's layers inflate to more than 104857600 bytes (`layers.max-size`)";
+    assert_eq!(read(small, 2), Err(format!("layer 2 of 2 of image `oci:images`: {why}")));
 }

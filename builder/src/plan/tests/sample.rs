@@ -6,7 +6,7 @@ use crate::config::{self, Config};
 use crate::convert::{Converted, Layer};
 use crate::error::Error;
 use crate::kernel::Module;
-use crate::layer::Tree;
+use crate::layer::{Special, Tree};
 use crate::oci::descriptor::Digest;
 use crate::oci::image::Process;
 use crate::root;
@@ -118,7 +118,12 @@ pub fn image(reference: &str, defaults: Process, layers: Vec<Vec<u8>>) -> Conver
         tree.push(erofs::Image::from_bytes(bytes).unwrap());
     }
     Converted {
-        image: super::super::Image { reference: reference.to_owned(), defaults, layers: planned },
+        image: super::super::Image {
+            reference: reference.to_owned(),
+            defaults,
+            layers: planned,
+            special: Special::default(),
+        },
         tree,
     }
 }
