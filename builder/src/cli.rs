@@ -47,6 +47,38 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at what builds keep, or remove it: layers, kernels and documents, which the next build makes again
+    Cache {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Cache,
+    },
+}
+
+/// What can be done with the store.
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// List what there is, with sizes and when it was last used
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove some of it
+    Rm {
+        /// What to remove: a name that `ls` prints, or the start of its last part
+        #[arg(required_unless_present = "all", value_name = "NAME")]
+        names: Vec<String>,
+        /// Remove everything
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
+    /// Remove what was not used for some time
+    Prune {
+        /// Keep what was used more recently: 30d, 12h
+        #[arg(long, value_name = "AGE", value_parser = crate::cache::age)]
+        older_than: Duration,
+    },
 }
 
 /// The inputs of a build.

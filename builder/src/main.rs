@@ -4,6 +4,7 @@
 
 mod artifact;
 mod build;
+mod cache;
 mod cli;
 mod config;
 mod convert;
@@ -31,8 +32,9 @@ use anstream::ColorChoice;
 use clap::Parser;
 
 use build::Failure;
-use cli::{Cli, Command};
+use cli::{Cache, Cli, Command};
 use error::Context;
+use store::Store;
 
 fn main() -> ExitCode {
     match execute(&Cli::parse().command) {
@@ -67,7 +69,23 @@ fn execute(command: &Command) -> Result<u8, Failure> {
             print(&if *json { plan.json() } else { plan.to_string() })
         }
         Command::Run(options) => build::run(options),
+        Command::Cache { command } => cache(command),
     }
+}
+
+/// Looks at the store or takes things away from it.
+fn cache(command: &Cache) -> Result<u8, Failure> {
+    let store = Store::open()?;
+    let removed = match command {
+        Cache::Ls { json } => {
+            let items = cache::list(&store)?;
+            return print(&if *json { cache::json(&items) } else { cache::table(&items) });
+        }
+        Cache::Rm { all: true, .. } => cache::clear(&store)?,
+        Cache::Rm { names, .. } => cache::remove(&store, names)?,
+        Cache::Prune { older_than } => cache::prune(&store, *older_than)?,
+    };
+    print(&format!("removed {}\n", cache::sum(&removed)))
 }
 
 /// Writes a result. A reader that has seen enough, such as `head`, is no failure.

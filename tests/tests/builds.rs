@@ -445,3 +445,33 @@ fn a_locked_build_accepts_a_fresh_lock_and_explains_a_stale_one() {
     assert!(said.ends_with(hint), "{said}");
     assert_eq!(fs::read(place.path("m.lock")).unwrap(), before);
 }
+
+#[test]
+fn emptying_the_store_meanwhile_costs_a_build_time_or_one_sentence() {
+    let place = Place::new("emptied");
+    place.builds();
+    let before = place.artifacts();
+    let listed = place.coracle(&["cache", "ls", "--json"]).output().unwrap().stdout;
+    let items: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    let layers = items.as_array().unwrap().iter().filter(|item| item["kind"] == "layer").count();
+    assert_eq!(layers, 3);
+    thread::scope(|scope| {
+        let builds = scope.spawn(|| {
+            for number in 0..8 {
+                let output = place.build_into(&format!("out-{number}")).output().unwrap();
+                let said = String::from_utf8(output.stderr).unwrap();
+                let errors: Vec<_> = said.lines().filter(|line| !line.starts_with("coracle: ")).collect();
+                let is_plain = matches!(errors[..], [error] if error.starts_with("error: "));
+                assert!(output.status.success() || is_plain, "{said}");
+            }
+        });
+        while !builds.is_finished() {
+            place.succeeds(&mut place.coracle(&["cache", "rm", "--all"]));
+        }
+    });
+    fs::remove_dir_all(place.path("out")).unwrap();
+    place.builds();
+    assert_same(&before, &place.artifacts(), "a store that was emptied");
+    let said = place.coracle(&["cache", "prune", "--older-than", "1d"]).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(said).unwrap(), "removed nothing: 0 B\n");
+}
