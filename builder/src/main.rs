@@ -13,6 +13,8 @@ mod fetch;
 mod kernel;
 mod layer;
 mod lock;
+#[cfg(test)]
+mod mutation;
 mod oci;
 mod plan;
 mod process;

@@ -77,6 +77,27 @@ mod tests {
     }
 
     #[test]
+    fn no_package_makes_its_reader_panic() {
+        let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let seeds = [
+            ("data.tar", &b"bytes"[..]),
+            ("data.tar.gz", &gzip),
+            ("data.tar.xz", b"\xfd7zXZ\0"),
+            ("data.tar.zst", b""),
+        ]
+        .map(|(name, bytes)| {
+            [
+                MAGIC,
+                &member("debian-binary", b"2.0\n"),
+                &member("control.tar.xz", b"odd"),
+                &member(name, bytes),
+            ]
+            .concat()
+        });
+        crate::mutation::feed("ar", &seeds, |_| {}, |input| drop(read(input)));
+    }
+
+    #[test]
     fn what_is_no_package_is_an_error() {
         for wrong in [&b""[..], b"!<arch>\n", b"PK\x03\x04 and so on", b"!<arch>\ndebian-binary"] {
             assert!(read(wrong).is_err());

@@ -1,6 +1,7 @@
 //! What becomes of archives, ordinary, odd and hostile.
 
 mod breakouts;
+mod damage;
 mod merged;
 mod readers;
 

@@ -256,3 +256,47 @@ fn check(what: &str, schema: u32, media_type: Option<&str>, known: &[&str]) -> R
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_document_makes_its_reader_panic() {
+        let digest = Digest::of(b"");
+        let descriptor = |kind: &str| {
+            format!(
+                r#"{{"mediaType":"{kind}","digest":"{digest}","size":12,"annotations":{{"a":"b\\u00e4\\""}},
+                "platform":{{"architecture":"amd64","os":"linux"}}}}"#
+            )
+        };
+        let (manifest, config, layer) =
+            (descriptor(MANIFESTS[0]), descriptor(CONFIGS[0]), descriptor(LAYERS[1].0));
+        let seeds = [
+            format!(
+                r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{manifest},{manifest}]}}"#,
+                INDEXES[0]
+            ),
+            format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer},{layer}]}}"#),
+            format!(
+                r#"{{"architecture":"amd64","os":"linux","config":{{"User":"1:2","Env":["A=b"],"Cmd":null,
+                "Volumes":{{"/a":{{"b":[1,[2.5e3]]}}}}}},"rootfs":{{"diff_ids":["{digest}"]}}}}"#
+            ),
+        ];
+        crate::mutation::feed(
+            "document",
+            &seeds.map(String::into_bytes),
+            |_| {},
+            |input| {
+                drop(check_type(input, MANIFESTS[0], "it"));
+                if let Ok(index) = Index::parse(input, "it") {
+                    index.manifests.iter().for_each(|descriptor| drop(kind(descriptor)));
+                }
+                if let Ok(manifest) = Manifest::parse(input, "it") {
+                    manifest.layers.iter().for_each(|layer| drop(compression(layer)));
+                }
+                drop(parse_config(input, "it"));
+            },
+        );
+    }
+}
