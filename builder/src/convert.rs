@@ -174,6 +174,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn devices_are_refused_unless_the_config_lets_them_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path()).unwrap();
+        let mut special = Special::default();
+        let check = |special: &Special, allow_devices| {
+            let settings = Layers { allow_devices, ..Layers::default() };
+            Converter { compression: None, store: &store, settings }.check(special)
+        };
+        assert_eq!(check(&special, false), Ok(()));
+        (special.devices.count, special.devices.first) = (2, vec!["/dev/sda".to_owned()]);
+        assert_eq!(check(&special, true), Ok(()));
+        let error = check(&special, false).unwrap_err();
+        assert_eq!(error.to_string(), "it has 2 device nodes, the first of which is `/dev/sda`");
+        assert!(error.advice().unwrap().contains("`layers.allow-devices = true`"));
+    }
+
+    #[test]
     fn a_chain_id_is_the_digest_of_the_chain_below_and_the_diff_id() {
         let a = Digest::of(b"a");
         let b = Digest::of(b"b");
