@@ -17,8 +17,8 @@ use crate::store::Store;
 /// Names the conversion in the store. It changes with the bytes that a layer becomes.
 fn format(compression: Option<Compression>) -> String {
     match compression {
-        None => "erofs-1-plain".to_owned(),
-        Some(Compression { codec, level, cluster }) => format!("erofs-1-{codec}-{level}-{}k", cluster >> 10),
+        None => "erofs-2-plain".to_owned(),
+        Some(Compression { codec, level, cluster }) => format!("erofs-2-{codec}-{level}-{}k", cluster >> 10),
     }
 }
 

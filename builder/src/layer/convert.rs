@@ -7,13 +7,13 @@
 //! up.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{Read, Seek, Write};
+use std::io::Read;
 
 use super::archive::{Archive, Entry, EntryKind};
 use super::names::{self, LINKS_MAX, Meaning, shown};
 use super::special::{Notes, Special};
 use super::tree::{OPAQUE, Tree};
-use crate::artifact::erofs::{Found, InodeId, Kind, Metadata, Writer, has_known_prefix};
+use crate::artifact::erofs::{Found, InodeId, Kind, Metadata, Output, Writer, has_known_prefix};
 use crate::error::{Error, Result};
 use crate::oci::limits::Limits;
 
@@ -48,7 +48,7 @@ pub struct Converted {
 /// The archive is read to the very end of the stream, and an error from it is an error of the layer. The root
 /// folder is root's with mode 0755 unless the archive has an entry for it: hardly any does, and the lower
 /// one's is not looked at, so that most layers do not depend on others.
-pub fn convert<W: Write + Seek>(input: Input<'_, impl Read>, writer: Writer<W>) -> Result<Converted> {
+pub fn convert<W: Output>(input: Input<'_, impl Read>, writer: Writer<W>) -> Result<Converted> {
     let Input { tar, lower, limits } = input;
     let mut archive = Archive::new(tar);
     let mut converter = Converter {
@@ -73,7 +73,7 @@ pub fn convert<W: Write + Seek>(input: Input<'_, impl Read>, writer: Writer<W>) 
     Ok(Converted { depends_on_lower, entries, special })
 }
 
-struct Converter<'a, W: Write + Seek> {
+struct Converter<'a, W: Output> {
     writer: Writer<W>,
     lower: &'a Tree,
     /// Whether anything was looked up in the lower layers.
@@ -104,7 +104,7 @@ enum Here {
     Nothing,
 }
 
-impl<W: Write + Seek> Converter<'_, W> {
+impl<W: Output> Converter<'_, W> {
     fn add(&mut self, name: &[u8], mut metadata: Metadata, kind: EntryKind, data: impl Read) -> Result<()> {
         let path = match names::meaning(name)? {
             Meaning::Skip => return Ok(()),

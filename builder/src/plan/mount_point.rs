@@ -50,8 +50,8 @@ pub fn layer(targets: &[Target], root: &Root) -> Result<Option<Vec<u8>>> {
 }
 
 fn write(nodes: BTreeMap<&str, Node>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(Cursor::new(&mut bytes))?;
+    let mut image = Cursor::new(Vec::new());
+    let mut writer = Writer::new(&mut image)?;
     for (path, node) in nodes {
         match node {
             Node::Folder(metadata) => writer.directory(path.as_bytes(), metadata)?,
@@ -62,5 +62,5 @@ fn write(nodes: BTreeMap<&str, Node>) -> Result<Vec<u8>> {
         }
     }
     writer.finish()?;
-    Ok(bytes)
+    Ok(image.into_inner())
 }

@@ -29,28 +29,25 @@ pub fn len(size: u64) -> u64 {
     HEADER_LEN as u64 + size.div_ceil(BLOCK_BYTES) * ENTRY_LEN as u64
 }
 
-/// The index of a file with these clusters in consecutive blocks, and behind the index `inlined` bytes of its last one.
-pub fn encode(codec: Codec, first_block: u32, extents: &[Extent], inlined: usize) -> Vec<u8> {
+/// The index of a file with these clusters, from the first to the last, and behind the index `inlined` bytes of its last
+/// one.
+pub fn encode(codec: Codec, clusters: &[Placed], inlined: usize) -> Vec<u8> {
     let mut raw = vec![0; HEADER_LEN];
     put16(&mut raw, 2, u16::try_from(inlined).unwrap_or(u16::MAX));
     put16(&mut raw, 4, ADVISE_BIG_CLUSTER | if inlined > 0 { ADVISE_INLINE } else { 0 });
     raw[6] = codec.number();
-    let mut block = first_block;
-    let mut start: u64 = 0;
-    for extent in extents {
+    for Placed { start, extent, block } in clusters {
         let end = start + u64::from(extent.length);
-        add(&mut raw, if extent.plain { PLAIN } else { HEAD }, within_block(start), block);
+        add(&mut raw, if extent.plain { PLAIN } else { HEAD }, within_block(*start), *block);
         let distance = u16::try_from(end / BLOCK_BYTES - start / BLOCK_BYTES).unwrap_or(u16::MAX);
         for back in 1..distance {
             let first = if back == 1 { extent.blocks.max(1) | IS_BLOCK_COUNT } else { back };
             add(&mut raw, NON_HEAD, 0, u32::from(first) | u32::from(distance - back) << 16);
         }
-        block += u32::from(extent.blocks);
-        start = end;
     }
-    let ends_before = extents.last().map_or(0, |last| start - u64::from(last.length)) / BLOCK_BYTES;
-    if within_block(start) > 0 && ends_before < start / BLOCK_BYTES {
-        add(&mut raw, PLAIN, within_block(start), 0);
+    let (last, size) = clusters.last().map_or((0, 0), |last| (last.start, last.end()));
+    if within_block(size) > 0 && last / BLOCK_BYTES < size / BLOCK_BYTES {
+        add(&mut raw, PLAIN, within_block(size), 0);
     }
     raw
 }
@@ -69,7 +66,7 @@ fn within_block(at: u64) -> u16 {
 }
 
 /// A cluster and where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
     /// Where in the file it begins.
     pub start: u64,
@@ -77,6 +74,13 @@ pub struct Placed {
     pub extent: Extent,
     /// Its first block; if it has none, it stands behind the index.
     pub block: u32,
+}
+
+impl Placed {
+    /// Where in the file it ends.
+    pub fn end(&self) -> u64 {
+        self.start + u64::from(self.extent.length)
+    }
 }
 
 /// What an index says.

@@ -12,6 +12,7 @@ mod index;
 mod pack;
 mod pool;
 mod read;
+mod share;
 mod shelf;
 mod tree;
 mod write;
@@ -23,7 +24,7 @@ pub use cluster::{CLUSTER_RANGE, Compression};
 pub use format::Codec;
 pub use read::{Contents, Image, Inode};
 pub use tree::{Found, InodeId};
-pub use write::Writer;
+pub use write::{Output, Writer};
 pub use xattr::has_known_prefix;
 
 /// The owner, permissions, time and extended attributes of a file of any kind.

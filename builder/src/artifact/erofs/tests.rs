@@ -1,6 +1,7 @@
 //! What the writer writes is what the reader, `fsck.erofs` and the kernel read.
 
 mod packed;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read as _};

@@ -8,10 +8,11 @@
 //! Where files are compressed, [`super::pack`] writes them in the same order, once they are.
 //!
 //! Everything is written from front to back, except the number of names of files with hard links and block 0,
-//! which are known last. A file whose name something else took stays in the image as bytes that nothing
-//! refers to.
+//! which are known last, and blocks that turn out to be in the image already: what comes next is written over
+//! them. A file whose name something else took stays in the image as bytes that nothing refers to.
 
-use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
 
 use super::cluster::Compression;
 use super::directory::{self, Name};
@@ -20,6 +21,7 @@ use super::format::{
     root_nid, type_bits,
 };
 use super::pack::Packer;
+use super::share::{Digest, Shared};
 use super::tree::{Child, Found, InodeId, Slot, Tree, components};
 use super::{Kind, Metadata, xattr};
 use crate::error::{Context as _, Error, Result};
@@ -28,10 +30,36 @@ use crate::error::{Context as _, Error, Result};
 const CHUNK: usize = 256 * 1024;
 /// The slots of a block.
 const SLOTS: u64 = BLOCK_BYTES / SLOT as u64;
+
+/// Where an image is written to.
+pub trait Output: Write + Seek {
+    /// Takes away what is behind so many bytes.
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl Output for File {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+impl Output for Cursor<Vec<u8>> {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.get_mut().truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        Ok(())
+    }
+}
+
+impl<T: Output> Output for &mut T {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        (**self).truncate(length)
+    }
+}
+
 /// Writes one image. Paths are relative to its root, with or without a leading slash; the last of two entries
 /// at one path wins; folders that were not named are root's, mode 0755, time 0. After an error from it the
 /// image is lost.
-pub struct Writer<W: Write + Seek> {
+pub struct Writer<W: Output> {
     out: BufWriter<W>,
     /// The length of the output: whole blocks, except within a method.
     pub(super) position: u64,
@@ -41,6 +69,8 @@ pub struct Writer<W: Write + Seek> {
     /// The block numbers of those that were filled.
     pub(super) closed: Vec<u32>,
     buffer: Vec<u8>,
+    /// The first blocks of what was stored uncompressed.
+    shared: Shared<u32>,
     /// Where files are compressed, what compresses them.
     pub(super) packer: Option<Packer>,
 }
@@ -69,7 +99,7 @@ impl Division {
     }
 }
 
-impl<W: Write + Seek> Writer<W> {
+impl<W: Output> Writer<W> {
     /// Begins an image at the start of `out`, which has to be empty.
     pub fn new(out: W) -> Result<Self> {
         Self::begin(out, None)
@@ -88,6 +118,7 @@ impl<W: Write + Seek> Writer<W> {
             open: Vec::with_capacity(BLOCK),
             closed: Vec::new(),
             buffer: vec![0; CHUNK],
+            shared: Shared::new(),
             packer,
         };
         writer.write(&[0; BLOCK])?;
@@ -185,7 +216,8 @@ impl<W: Write + Seek> Writer<W> {
         let packing = self.packer.as_ref().map(Packer::packing);
         Super { inodes: files + plan.folders.len() as u64, blocks, packing }.put(&mut first);
         self.patch(0, &first)?;
-        self.out.flush().doing(|| "write the image")
+        let written = self.out.flush().and_then(|()| self.out.get_mut().truncate(self.position));
+        written.doing(|| "write the image")
     }
 
     /// Adds a file that has data: so many bytes from a reader.
@@ -203,27 +235,52 @@ impl<W: Write + Seek> Writer<W> {
             return self.pack(id, (inode, xattrs), data);
         }
         let division = Division::of(size, INODE_LEN + xattrs.len(), BLOCK);
-        let block = if division.whole == 0 { 0 } else { self.block_number()? };
-        let tail = self.copy(&division, data)?;
+        let (block, tail) = self.copy(&division, data)?;
         let inode = RawInode { layout: division.layout, size, block_or_device: block, ..raw_inode(metadata) };
         let id = self.add(path, kind)?;
         self.put(id, record(id, inode, kind, &[&xattrs, &tail]))
     }
 
-    /// Copies the blocks of a file to the output and returns the rest.
-    fn copy(&mut self, division: &Division, mut data: impl Read) -> Result<Vec<u8>> {
-        let mut left = division.whole;
+    /// Stores the blocks of a file, and returns the first one and the rest.
+    fn copy(&mut self, division: &Division, mut data: impl Read) -> Result<(u32, Vec<u8>)> {
+        let mut block = 0;
+        if division.whole > 0 {
+            let start = self.block_number()?;
+            let contents = self.copy_blocks(division.whole, &mut data)?;
+            block = self.shared.find(&contents).copied().unwrap_or(start);
+            if block == start {
+                self.shared.see(contents);
+                self.shared.keep(&contents, start, 0);
+            } else {
+                self.rewind(start)?;
+            }
+        }
+        let mut tail = vec![0; division.tail];
+        fill(&mut data, &mut tail)?;
+        Ok((block, tail))
+    }
+
+    /// Copies so many bytes to the output, in whole blocks.
+    fn copy_blocks(&mut self, length: u64, data: &mut impl Read) -> Result<Digest> {
+        let mut contents = blake3::Hasher::new();
+        let mut left = length;
         while left > 0 {
             let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            fill(&mut data, &mut self.buffer[..length])?;
-            self.out.write_all(&self.buffer[..length]).doing(|| "write the image")?;
+            let chunk = &mut self.buffer[..length];
+            fill(data, chunk)?;
+            contents.update(chunk);
+            self.out.write_all(chunk).doing(|| "write the image")?;
             self.position += length as u64;
             left -= length as u64;
         }
         self.pad_to_block()?;
-        let mut tail = vec![0; division.tail];
-        fill(&mut data, &mut tail)?;
-        Ok(tail)
+        Ok(contents.finalize().into())
+    }
+
+    /// Goes back to a block, which is written anew, and all behind it.
+    pub(super) fn rewind(&mut self, block: u32) -> Result<()> {
+        self.position = u64::from(block) * BLOCK_BYTES;
+        self.out.seek(SeekFrom::Start(self.position)).map(|_| ()).doing(|| "write the image")
     }
 
     /// Names an inode that will be put somewhere.
@@ -271,9 +328,7 @@ impl<W: Write + Seek> Writer<W> {
 
     fn write_zeros(&mut self, count: u64) -> Result<()> {
         self.position += count;
-        std::io::copy(&mut std::io::repeat(0).take(count), &mut self.out)
-            .map(|_| ())
-            .doing(|| "write the image")
+        io::copy(&mut io::repeat(0).take(count), &mut self.out).map(|_| ()).doing(|| "write the image")
     }
 
     pub(super) fn pad_to_block(&mut self) -> Result<()> {
@@ -292,7 +347,7 @@ impl<W: Write + Seek> Writer<W> {
     }
 }
 
-impl<W: Write + Seek> Writer<W> {
+impl<W: Output> Writer<W> {
     fn root_nid(&self) -> u64 {
         root_nid(self.packer.as_ref().map(Packer::packing))
     }
@@ -323,7 +378,7 @@ struct Folder {
     offset: u64,
 }
 
-impl<W: Write + Seek> Writer<W> {
+impl<W: Output> Writer<W> {
     /// Decides where every folder goes, so that folders can refer to each other before any is written.
     fn plan_directories(&mut self) -> Result<Plan> {
         let first_block = u64::from(self.block_number()?);

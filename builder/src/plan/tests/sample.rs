@@ -42,8 +42,8 @@ pub fn file(path: &str, size: u64) -> SourceFile {
 
 /// A layer with these entries, each below folders that stand before it.
 pub fn layer(items: &[(&str, Item)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(std::io::Cursor::new(&mut bytes)).unwrap();
+    let mut image = std::io::Cursor::new(Vec::new());
+    let mut writer = Writer::new(&mut image).unwrap();
     writer.directory(b"/", Metadata::new(0o755)).unwrap();
     for (path, item) in items {
         let path = path.as_bytes();
@@ -68,7 +68,7 @@ pub fn layer(items: &[(&str, Item)]) -> Vec<u8> {
         }
     }
     writer.finish().unwrap();
-    bytes
+    image.into_inner()
 }
 
 /// What init and programs expect of every image.

@@ -14,7 +14,7 @@ const ZSTD: Compression = Compression::usual(Codec::Zstd);
 
 /// What a piece of a file is made of.
 #[derive(Debug, Clone, Copy)]
-enum Stuff {
+pub enum Stuff {
     Zeros,
     Text,
     Noise,
@@ -44,7 +44,7 @@ fn stuff(stuff: Stuff, length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// A file of these pieces.
-fn pieces(pieces: &[(Stuff, usize)]) -> Vec<u8> {
+pub fn pieces(pieces: &[(Stuff, usize)]) -> Vec<u8> {
     pieces.iter().zip(1..).flat_map(|((kind, length), seed)| stuff(*kind, *length, seed * 7919)).collect()
 }
 
@@ -92,7 +92,7 @@ fn packed(compression: Compression, threads: usize, files: &BTreeMap<String, Vec
 }
 
 /// Every way to compress that differs in what is written.
-fn ways() -> Vec<Compression> {
+pub fn ways() -> Vec<Compression> {
     let sizes = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
     let mut ways: Vec<_> = sizes.into_iter().map(|cluster| Compression { cluster, ..LZ4 }).collect();
     ways.push(Compression { level: 1, ..LZ4 });
@@ -103,7 +103,7 @@ fn ways() -> Vec<Compression> {
 }
 
 /// Compares without printing megabytes.
-fn assert_same(found: &[u8], expected: &[u8], what: impl Debug) {
+pub fn assert_same(found: &[u8], expected: &[u8], what: impl Debug) {
     assert!(found == expected, "{what:?}: {} bytes for {}", found.len(), expected.len());
 }
 
