@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Context as _, Error, Result};
 use crate::plan::bytes;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// The folders of the store whose files or folders are one thing each, and what those are.
 const PLACES: &[(&str, &str)] =
@@ -83,6 +83,27 @@ pub fn prune(store: &Store, age: Duration) -> Result<Vec<Item>> {
     };
     let old = list(store)?.into_iter().filter(is_old).collect();
     take(store, old)
+}
+
+/// Reads every layer and every document, and takes away those whose bytes are not what they were. Returns those that
+/// were read, and those that are gone.
+pub fn verify(store: &Store) -> Result<(Vec<Item>, Vec<Item>)> {
+    let mut read = Vec::new();
+    let mut damaged = Vec::new();
+    for item in list(store)? {
+        let path = store.root().join(&item.name);
+        let is_whole = match item.kind {
+            "layer" => store::is_whole_layer(&path)?,
+            "document" => store.is_whole_blob(&path)?,
+            _ => continue,
+        };
+        // What vanishes meanwhile was taken away by somebody else.
+        if !is_whole && path.exists() {
+            damaged.push(item.clone());
+        }
+        read.push(item);
+    }
+    Ok((read, take(store, damaged)?))
 }
 
 /// The items as lines and their sum.
@@ -168,8 +189,8 @@ fn take(store: &Store, items: Vec<Item>) -> Result<Vec<Item>> {
         let path = store.root().join(&item.name);
         delete(&path).doing(|| format!("remove `{}`", path.display()))?;
         if item.kind == "layer" {
-            let notes = path.with_extension("json");
-            delete(&notes).doing(|| format!("remove `{}`", notes.display()))?;
+            let record = store::record_path(&path);
+            delete(&record).doing(|| format!("remove `{}`", record.display()))?;
         }
     }
     Ok(items)
@@ -361,6 +382,17 @@ mod tests {
         assert_eq!(names(&list(&store).unwrap()), ["kernels/.tmpnew"]);
         assert!(folder.path().join("accelerator").exists());
         assert_eq!(sum(&clear(&store).unwrap()), "nothing: 0 B");
+    }
+
+    #[test]
+    fn what_is_damaged_goes_when_it_is_looked_for() {
+        let (_folder, store) = store();
+        let kept = store.insert_blob(b"hello").unwrap();
+        let (read, removed) = verify(&store).unwrap();
+        assert_eq!(names(&removed), ["blobs/sha256/ab12", "layers/plain/ab99.erofs"]);
+        assert_eq!(sum(&read), "2 documents, 1 layer: 4.0 KiB");
+        assert!(store.blob_path(&kept).exists());
+        assert_eq!(verify(&store).unwrap().1, []);
     }
 
     #[test]

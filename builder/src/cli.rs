@@ -73,6 +73,8 @@ pub enum Cache {
         #[arg(long, conflicts_with = "names")]
         all: bool,
     },
+    /// Read all layers and documents, and remove those that are damaged
+    Verify,
     /// Remove what was not used for some time
     Prune {
         /// Keep what was used more recently: 30d, 12h

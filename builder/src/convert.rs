@@ -1,9 +1,15 @@
 //! `convert`: every layer of every image as one EROFS blob in the store, made once ever.
+//!
+//! Layers are converted side by side, the lower ones first. One that depends on those below it waits for them, and
+//! holds nothing then that another one could wait for.
 
-use std::collections::BTreeSet;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::thread;
 
-use crate::artifact::erofs::{self, Compression, Writer};
+use crate::artifact::erofs::{self, Compression, Pool, Writer};
+use crate::board::Board;
 use crate::config::{Config, Layers};
 use crate::error::{Error, Result};
 use crate::fetch;
@@ -13,6 +19,10 @@ use crate::oci::image::Process;
 use crate::progress::say;
 use crate::source_file::SourceFile;
 use crate::store::Store;
+
+/// How many layers are converted at a time: each is read by one thread, takes some megabytes, and is no faster than the
+/// disk.
+const AT_ONCE: usize = 4;
 
 /// Names the conversion in the store. It changes with the bytes that a layer becomes.
 fn format(compression: Option<Compression>) -> String {
@@ -66,88 +76,183 @@ pub fn convert(
     compression: Option<Compression>,
     store: &Store,
 ) -> Result<Vec<Converted>> {
-    let converter = Converter { compression, store, settings: config.layers };
     let used: BTreeSet<String> = config.services.iter().map(|service| service.image.to_string()).collect();
-    images
-        .iter()
-        .filter(|image| used.contains(&image.reference))
-        .map(|image| converter.image(image))
-        .collect()
+    let images: Vec<_> = images.iter().filter(|image| used.contains(&image.reference)).collect();
+    let stacks = Stacks::of(&images);
+    let converter = Converter { compression, store, settings: config.layers, layers: stacks.layers };
+    let stored = converter.all()?;
+    let image = |(image, stack): (&&fetch::Image, &Vec<usize>)| {
+        let layers = stack.iter().map(|&layer| &stored[layer]).collect::<Vec<_>>();
+        let mut special = Special::default();
+        layers.iter().for_each(|layer| special.join(&layer.special));
+        let blobs = layers
+            .iter()
+            .map(|stored| Ok(Layer { digest: stored.digest.hex(), file: SourceFile::look(&stored.path)? }));
+        let image = Image {
+            reference: image.reference.clone(),
+            defaults: image.config.config.clone(),
+            layers: blobs.collect::<Result<_>>()?,
+            special,
+        };
+        Ok(Converted { image, tree: tree(layers.into_iter())? })
+    };
+    images.iter().zip(&stacks.images).map(image).collect()
 }
 
-/// How layers are converted, and where to.
+/// A layer upon others.
+struct Stacked<'a> {
+    layer: &'a fetch::Layer,
+    /// Names it and all below it.
+    chain: Digest,
+    /// The layer that it lies upon, by its place in [`Stacks::layers`].
+    below: Option<usize>,
+}
+
+/// The layers of some images: those of several images, in the same order from the lowest on, are the same.
+struct Stacks<'a> {
+    /// Each behind the one below it.
+    layers: Vec<Stacked<'a>>,
+    /// The layers of each image, the lowest first.
+    images: Vec<Vec<usize>>,
+}
+
+impl<'a> Stacks<'a> {
+    fn of(images: &[&'a fetch::Image]) -> Self {
+        let mut stacks = Self { layers: Vec::new(), images: Vec::new() };
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
+        for image in images {
+            let mut stack: Vec<usize> = Vec::new();
+            for layer in &image.layers {
+                let below = stack.last().copied();
+                let chain = chain_id(below.map(|below| &stacks.layers[below].chain), &layer.diff_id);
+                let place = *known.entry(chain.hex()).or_insert(stacks.layers.len());
+                if place == stacks.layers.len() {
+                    stacks.layers.push(Stacked { layer, chain, below });
+                }
+                stack.push(place);
+            }
+            stacks.images.push(stack);
+        }
+        stacks
+    }
+}
+
+/// How layers are converted, which ones, and where to.
 struct Converter<'a> {
     compression: Option<Compression>,
     store: &'a Store,
     settings: Layers,
+    layers: Vec<Stacked<'a>>,
 }
 
 /// A converted layer as it is in the store.
+#[derive(Debug, Clone)]
 struct Stored {
     /// What it is called there.
     digest: Digest,
     path: PathBuf,
-    opened: erofs::Image,
     special: Special,
 }
 
+/// Some layers, the lowest first, as one tree.
+fn tree<'a>(layers: impl Iterator<Item = &'a Stored>) -> Result<Tree> {
+    let mut tree = Tree::default();
+    for layer in layers {
+        tree.push(erofs::Image::open(&layer.path)?);
+    }
+    Ok(tree)
+}
+
 impl Converter<'_> {
-    fn image(&self, image: &fetch::Image) -> Result<Converted> {
-        let mut tree = Tree::default();
-        let mut layers = Vec::new();
-        let mut special = Special::default();
-        let mut chain: Option<Digest> = None;
-        for layer in &image.layers {
-            let id = chain_id(chain.as_ref(), &layer.diff_id);
-            chain = Some(id);
-            let Stored { digest, path, opened, special: found } = self.layer(layer, &id, &tree)?;
-            self.check(&found).map_err(|error| error.within(&layer.name))?;
-            special.join(&found);
-            layers.push(Layer { digest: digest.hex(), file: SourceFile::look(&path)? });
-            tree.push(opened);
+    /// All layers, converted where the store does not have them.
+    fn all(&self) -> Result<Vec<Stored>> {
+        let found = self.layers.iter().map(|layer| self.find(layer)).collect::<Result<Vec<_>>>()?;
+        let missing = found.iter().filter(|found| found.is_none()).count();
+        let board = Board::new(found);
+        if missing > 0 {
+            let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let at_once = processors.min(missing).min(AT_ONCE);
+            let pool =
+                self.compression.map(|compression| Pool::new(compression, None, at_once)).transpose()?;
+            thread::scope(|scope| {
+                for _ in 0..at_once {
+                    scope.spawn(|| {
+                        board.work(|place| self.convert(&self.layers[place], pool.as_ref(), &board));
+                    });
+                }
+            });
         }
-        let image = Image {
-            reference: image.reference.clone(),
-            defaults: image.config.config.clone(),
-            layers,
-            special,
-        };
-        Ok(Converted { image, tree })
+        let stored = board.finish()?;
+        for (stored, stacked) in stored.iter().zip(&self.layers) {
+            self.check(&stored.special).map_err(|error| error.within(&stacked.layer.name))?;
+        }
+        Ok(stored)
     }
 
-    /// The layer's blob, opened, and what it is called: by its diff id, or, where its bytes depend on the layers below it,
-    /// by the chain id, which names those too. A blob that is visibly damaged is made again.
-    fn layer(&self, layer: &fetch::Layer, chain: &Digest, lower: &Tree) -> Result<Stored> {
-        let Self { compression, store, settings } = *self;
-        let by_diff_id = (layer.diff_id, store.layer_path(&format(compression), &layer.diff_id));
-        let by_chain_id = (*chain, store.layer_path(&format_chained(compression), chain));
-        for (digest, path) in [&by_diff_id, &by_chain_id].into_iter().filter(|(_, path)| path.exists()) {
-            match erofs::Image::open(path) {
-                Ok(opened) => match store.read_notes(path)? {
-                    Some(special) => {
-                        return Ok(Stored { digest: *digest, path: path.to_path_buf(), opened, special });
-                    }
-                    None => continue,
-                },
-                Err(error) => say(error),
+    /// Where a layer is in the store, by its diff id, or, where its bytes depend on the layers below it, by the chain id,
+    /// which names those too.
+    fn places(&self, stacked: &Stacked<'_>) -> [(Digest, PathBuf); 2] {
+        let diff_id = stacked.layer.diff_id;
+        let by_diff_id = self.store.layer_path(&format(self.compression), &diff_id);
+        let by_chain_id = self.store.layer_path(&format_chained(self.compression), &stacked.chain);
+        [(diff_id, by_diff_id), (stacked.chain, by_chain_id)]
+    }
+
+    /// Looks for a layer in the store. One that is damaged is as good as missing.
+    fn find(&self, stacked: &Stacked<'_>) -> Result<Option<Stored>> {
+        for (digest, path) in self.places(stacked) {
+            if let Some(special) = self.store.find_layer(&path)? {
+                return Ok(Some(Stored { digest, path, special }));
             }
         }
+        Ok(None)
+    }
+
+    /// Converts a layer, unless somebody else does so meanwhile.
+    fn convert(&self, stacked: &Stacked<'_>, pool: Option<&Pool>, board: &Board<Stored>) -> Result<Stored> {
+        let Self { store, settings, .. } = *self;
+        let layer = stacked.layer;
+        let [by_diff_id, by_chain_id] = self.places(stacked);
+        let waiting = || say(format_args!("waiting for another build to convert {}", layer.name));
+        let lock = RefCell::new(Some(store.lock_layer(&by_diff_id.1, waiting)?));
+        if let Some(stored) = self.find(stacked)? {
+            return Ok(stored);
+        }
         say(format_args!("converting {}", layer.name));
-        let mut draft = store.begin(&by_diff_id.1)?;
-        let stream = layer.open()?;
-        let writer = match compression {
-            None => Writer::new(draft.file())?,
-            Some(compression) => Writer::compressed(draft.file(), compression, None)?,
+        let below = OnceCell::new();
+        let lower = || match below.get() {
+            Some(tree) => Ok(tree),
+            None => {
+                // Who waits must hold nothing: another build may have the same layers in another order.
+                drop(lock.take());
+                let tree = tree(self.below(stacked, board)?.iter())?;
+                Ok(below.get_or_init(|| tree))
+            }
         };
-        let input = layer::Input { tar: stream, lower, limits: settings.limits };
+        let mut draft = store.begin(&by_diff_id.1)?;
+        let tar = layer.open()?;
+        let writer = match pool {
+            None => Writer::new(draft.file())?,
+            Some(pool) => Writer::packed(draft.file(), pool)?,
+        };
+        let input = layer::Input { tar, lower: &lower, limits: settings.limits };
         let converted = layer::convert(input, writer).map_err(|error| error.within(&layer.name))?;
         let special = converted.special;
         let (digest, path) = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
-        // First what is known of the layer: without it the layer counts as missing.
-        store.write_notes(&path, &special)?;
-        draft.commit_as(&path)?;
-        let opened = erofs::Image::open(&path)?;
-        Ok(Stored { digest, path: path.to_path_buf(), opened, special })
+        store.keep_layer(draft, &path, &special)?;
+        Ok(Stored { digest, path, special })
+    }
+
+    /// The layers below one, the lowest first, once they are converted.
+    fn below(&self, stacked: &Stacked<'_>, board: &Board<Stored>) -> Result<Vec<Stored>> {
+        let mut layers = Vec::new();
+        let mut next = stacked.below;
+        while let Some(place) = next {
+            layers.push(board.wait(place)?);
+            next = self.layers[place].below;
+        }
+        layers.reverse();
+        Ok(layers)
     }
 
     fn check(&self, special: &Special) -> Result<()> {
@@ -180,7 +285,7 @@ mod tests {
         let mut special = Special::default();
         let check = |special: &Special, allow_devices| {
             let settings = Layers { allow_devices, ..Layers::default() };
-            Converter { compression: None, store: &store, settings }.check(special)
+            Converter { compression: None, store: &store, settings, layers: Vec::new() }.check(special)
         };
         assert_eq!(check(&special, false), Ok(()));
         (special.devices.count, special.devices.first) = (2, vec!["/dev/sda".to_owned()]);

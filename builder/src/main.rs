@@ -3,6 +3,7 @@
 //! Each function of [`build`] is one stage of ARCHITECTURE.md, in its order.
 
 mod artifact;
+mod board;
 mod build;
 mod cache;
 mod cli;
@@ -82,6 +83,11 @@ fn cache(command: &Cache) -> Result<u8, Failure> {
         Cache::Ls { json } => {
             let items = cache::list(&store)?;
             return print(&if *json { cache::json(&items) } else { cache::table(&items) });
+        }
+        Cache::Verify => {
+            let (read, removed) = cache::verify(&store)?;
+            let gone = removed.iter().map(|item| format!("damaged and removed: {}\n", item.name));
+            return print(&(gone.collect::<String>() + &format!("read {}\n", cache::sum(&read))));
         }
         Cache::Rm { all: true, .. } => cache::clear(&store)?,
         Cache::Rm { names, .. } => cache::remove(&store, names)?,

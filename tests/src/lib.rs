@@ -15,6 +15,7 @@
 mod answer;
 mod image;
 mod line;
+pub mod place;
 mod slot;
 mod vm;
 

@@ -22,12 +22,11 @@ use crate::oci::limits::Limits;
 const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// What a layer is made from.
-#[derive(Debug)]
 pub struct Input<'a, R> {
     /// Its archive, uncompressed.
     pub tar: R,
-    /// The layers that it lies upon.
-    pub lower: &'a Tree,
+    /// Gives the layers that it lies upon. Most layers never ask.
+    pub lower: &'a dyn Fn() -> Result<&'a Tree>,
     /// How much of it there may be.
     pub limits: Limits,
 }
@@ -75,7 +74,7 @@ pub fn convert<W: Output>(input: Input<'_, impl Read>, writer: Writer<W>) -> Res
 
 struct Converter<'a, W: Output> {
     writer: Writer<W>,
-    lower: &'a Tree,
+    lower: &'a dyn Fn() -> Result<&'a Tree>,
     /// Whether anything was looked up in the lower layers.
     asked: bool,
     /// Whether nothing of the lower layers is to be seen at all.
@@ -104,7 +103,7 @@ enum Here {
     Nothing,
 }
 
-impl<W: Output> Converter<'_, W> {
+impl<'a, W: Output> Converter<'a, W> {
     fn add(&mut self, name: &[u8], mut metadata: Metadata, kind: EntryKind, data: impl Read) -> Result<()> {
         let path = match names::meaning(name)? {
             Meaning::Skip => return Ok(()),
@@ -183,10 +182,10 @@ impl<W: Output> Converter<'_, W> {
         if let Some(copy) = self.copies.get(&target) {
             return self.writer.link(path, *copy);
         }
-        self.asked = true;
-        let found = self.lower.find_exactly(&target)?.ok_or_else(missing)?;
+        let lower = self.lower()?;
+        let found = lower.find_exactly(&target)?.ok_or_else(missing)?;
         let metadata = without_overlays(&found.inode.metadata);
-        let copy = match (&found.inode.kind, self.lower.contents(&found)) {
+        let copy = match (&found.inode.kind, lower.contents(&found)) {
             (Kind::Directory, _) => return Err(Error::new("that is a folder")),
             (Kind::File { size }, Some(contents)) => self.writer.file(path, &metadata, *size, contents)?,
             (kind, _) => self.writer.node(path, &metadata, kind)?,
@@ -311,10 +310,15 @@ impl<W: Output> Converter<'_, W> {
         })
     }
 
+    /// The lower layers, which this one depends on from now on.
+    fn lower(&mut self) -> Result<&'a Tree> {
+        self.asked = true;
+        (self.lower)()
+    }
+
     /// What the lower layers have at a path.
     fn below(&mut self, path: &[u8]) -> Result<Here> {
-        self.asked = true;
-        Ok(match self.lower.find_exactly(path)?.map(|found| found.inode.kind) {
+        Ok(match self.lower()?.find_exactly(path)?.map(|found| found.inode.kind) {
             Some(Kind::Directory) => Here::Folder { opaque: false },
             Some(Kind::Symlink(target)) => Here::Link(target),
             Some(_) => Here::Other,
@@ -323,8 +327,7 @@ impl<W: Output> Converter<'_, W> {
     }
 
     fn lower_folder(&mut self, path: &[u8]) -> Result<Option<Metadata>> {
-        self.asked = true;
-        let found = self.lower.find_exactly(path)?;
+        let found = self.lower()?.find_exactly(path)?;
         let folder = found.filter(|found| found.inode.kind == Kind::Directory);
         Ok(folder.map(|folder| without_overlays(&folder.inode.metadata)))
     }
@@ -332,9 +335,9 @@ impl<W: Output> Converter<'_, W> {
     /// Writes the layer, and tells whether the lower ones were asked and what is special about its files.
     fn finish(mut self) -> Result<(bool, Special)> {
         if self.opaque_root {
-            self.asked = true;
-            if let Some(root) = self.lower.find(b"")? {
-                for name in self.lower.list(&root)? {
+            let lower = self.lower()?;
+            if let Some(root) = lower.find(b"")? {
+                for name in lower.list(&root)? {
                     self.hide(&name)?;
                 }
             }

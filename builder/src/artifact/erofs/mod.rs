@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 
 pub use cluster::{CLUSTER_RANGE, Compression};
 pub use format::Codec;
+pub use pool::Pool;
 pub use read::{Contents, Image, Inode};
 pub use tree::{Found, InodeId};
 pub use write::{Output, Writer};

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::io::Read;
 
 use super::Kind;
-use super::cluster::{Compression, Extent, SEGMENT, Segment, Tail};
+use super::cluster::{Extent, SEGMENT, Segment, Tail};
 use super::codec::Encoder;
-use super::format::{BLOCK, BLOCK_BYTES, Codec, INODE_LEN, Layout, Packing, RawInode};
+use super::format::{BLOCK, BLOCK_BYTES, INODE_LEN, Layout, Packing, RawInode};
 use super::index::{self, Placed};
 use super::pool::{Pool, Ticket};
 use super::share::{Digest, Shared};
@@ -16,21 +16,11 @@ use super::tree::{InodeId, Slot};
 use super::write::{Division, Output, Writer, fill, record};
 use crate::error::{Context as _, Result};
 
-/// The bytes of files that may wait for their turn. Compressed, they take at most as much again.
-const fn waiting_max(codec: Codec) -> usize {
-    match codec {
-        Codec::Lz4 => 16 << 20,
-        // Fewer threads work, since the tables of each are large.
-        Codec::Zstd => 8 << 20,
-    }
-}
-
 /// What an entry of the queue takes beside its bytes.
 const ENTRY_COST: usize = 256;
 
 /// What compresses the files of an image, and those on their way.
 pub struct Packer {
-    compression: Compression,
     pool: Pool,
     queue: VecDeque<(Waiting, usize)>,
     /// What the queue takes in memory.
@@ -90,23 +80,25 @@ impl Parts {
 }
 
 impl Packer {
-    pub fn new(compression: Compression, threads: Option<usize>) -> Result<Self> {
-        Ok(Self {
-            compression,
-            pool: Pool::new(compression, threads)?,
+    pub fn new(pool: Pool) -> Self {
+        Self {
+            pool,
             queue: VecDeque::new(),
             waiting: 0,
             file: Parts::default(),
             shelf: Shelf::default(),
             shared: Shared::new(),
             encoder: None,
-        })
+        }
     }
 
     /// What the superblock says.
     pub fn packing(&self) -> Packing {
-        let blocks = self.compression.cluster / BLOCK;
-        Packing { codec: self.compression.codec, cluster_blocks: u16::try_from(blocks).unwrap_or(u16::MAX) }
+        let blocks = self.pool.compression.cluster / BLOCK;
+        Packing {
+            codec: self.pool.compression.codec,
+            cluster_blocks: u16::try_from(blocks).unwrap_or(u16::MAX),
+        }
     }
 
     fn push(&mut self, waiting: Waiting, cost: usize) {
@@ -124,7 +116,7 @@ impl Packer {
 
 /// Compresses the end of a file.
 fn compress_end(packer: &mut Packer, end: &[u8]) -> Result<Segment> {
-    let compression = packer.compression;
+    let compression = packer.pool.compression;
     let encoder = match &mut packer.encoder {
         Some(encoder) => encoder,
         none => none.insert(Encoder::new(compression).doing(|| "make room for compressing")?),
@@ -193,8 +185,8 @@ impl<W: Output> Writer<W> {
 
     /// Writes what is too much to wait.
     fn settle(&mut self) -> Result<()> {
-        let codec = self.packer.as_ref().map(|packer| packer.compression.codec);
-        self.write_waiting(codec.map_or(0, waiting_max))
+        let most = self.packer.as_ref().map_or(0, |packer| packer.pool.waiting_max);
+        self.write_waiting(most)
     }
 
     /// Writes from the front of the queue until it takes no more than this.
@@ -300,7 +292,7 @@ impl<W: Output> Writer<W> {
         }
         inode.layout = Layout::Compressed;
         inode.block_or_device = parts.clusters.iter().map(|cluster| u32::from(cluster.extent.blocks)).sum();
-        let codec = self.packer.as_ref().map(|packer| packer.compression.codec);
+        let codec = self.packer.as_ref().map(|packer| packer.pool.compression.codec);
         let index =
             codec.map(|codec| index::encode(codec, &parts.clusters, inlined.len())).unwrap_or_default();
         let gap = vec![0; index_at - head];

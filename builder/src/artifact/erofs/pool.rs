@@ -7,6 +7,7 @@ use std::thread;
 
 use super::cluster::{Compression, Segment};
 use super::codec::{self, Encoder};
+use super::format::Codec;
 use crate::error::{Context as _, Error, Result};
 
 /// More threads find nothing to do: inflating the layer takes longer than 16 of them.
@@ -22,17 +23,32 @@ struct Job {
     result: SyncSender<Segment>,
 }
 
-/// The threads. They end when it is dropped.
+/// The bytes of files that may wait for their turn. Compressed, they take at most as much again.
+const fn waiting_max(codec: Codec) -> usize {
+    match codec {
+        Codec::Lz4 => 16 << 20,
+        // Fewer threads work, since the tables of each are large.
+        Codec::Zstd => 8 << 20,
+    }
+}
+
+/// The threads, which several images may share that are written at the same time. They end when all who share it have
+/// dropped it.
+#[derive(Clone)]
 pub struct Pool {
     jobs: Sender<Job>,
+    /// What the threads do.
+    pub compression: Compression,
+    /// The bytes that each of the images may keep waiting.
+    pub waiting_max: usize,
 }
 
 /// A segment that is, or will be, compressed.
 pub struct Ticket(Receiver<Segment>);
 
 impl Pool {
-    /// Starts threads: as many as there are processors unless a number is given.
-    pub fn new(compression: Compression, threads: Option<usize>) -> Result<Self> {
+    /// Starts threads for so many images at a time: as many as there are processors unless a number is given.
+    pub fn new(compression: Compression, threads: Option<usize>, images: usize) -> Result<Self> {
         let available = || thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
@@ -44,7 +60,7 @@ impl Pool {
                 .spawn(move || work(compression, &waiting))
                 .doing(|| "start a thread")?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, compression, waiting_max: waiting_max(compression.codec) / images.max(1) })
     }
 
     /// Has a piece of a file compressed.

@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
 
+#[cfg(test)]
 use super::cluster::Compression;
 use super::directory::{self, Name};
 use super::format::{
@@ -21,6 +22,7 @@ use super::format::{
     root_nid, type_bits,
 };
 use super::pack::Packer;
+use super::pool::Pool;
 use super::share::{Digest, Shared};
 use super::tree::{Child, Found, InodeId, Slot, Tree, components};
 use super::{Kind, Metadata, xattr};
@@ -105,9 +107,15 @@ impl<W: Output> Writer<W> {
         Self::begin(out, None)
     }
 
-    /// Begins an image whose files are compressed, by so many threads: one for each processor if none is said.
+    /// Begins an image whose files are compressed by these threads.
+    pub fn packed(out: W, pool: &Pool) -> Result<Self> {
+        Self::begin(out, Some(Packer::new(pool.clone())))
+    }
+
+    /// The same by so many threads of its own.
+    #[cfg(test)]
     pub fn compressed(out: W, compression: Compression, threads: Option<usize>) -> Result<Self> {
-        Self::begin(out, Some(Packer::new(compression, threads)?))
+        Self::packed(out, &Pool::new(compression, threads, 1)?)
     }
 
     fn begin(out: W, packer: Option<Packer>) -> Result<Self> {

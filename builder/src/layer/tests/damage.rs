@@ -86,7 +86,8 @@ fn no_image_makes_its_reader_panic() {
     let compression = Compression { codec: Codec::Lz4, level: 1, cluster: 16 << 10 };
     let writer = Writer::compressed(&mut packed, compression, None).unwrap();
     let bytes = ordinary();
-    let input = Input { tar: &bytes[..], lower: &Tree::default(), limits: Limits::default() };
+    let lower = Tree::default();
+    let input = Input { tar: &bytes[..], lower: &|| Ok(&lower), limits: Limits::default() };
     convert(input, writer).unwrap();
     let images = [plain, packed.into_inner()];
     let mend = |image: &mut Vec<u8>| image.resize(image.len().next_multiple_of(4096), 0);

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! blobs/sha256/HEX          verified while written, and again when a document is read
-//! layers/FORMAT/HEX.erofs   verified by whoever writes one; complete, because they appear by rename
-//! layers/FORMAT/HEX.json    what is known of one beside its bytes
+//! layers/FORMAT/HEX.erofs   sealed when complete: whatever was written to one since is noticed
+//! layers/FORMAT/HEX.json    its digest, and what is known of it beside its bytes
+//! layers/FORMAT/.HEX.lock   held by whoever makes one
 //! kernels/NAME              likewise
 //! resolved/HEX              a digest that took long to find; verified like any other when it is used
 //! machines/NAME/            what `coracle run CONFIG` built
@@ -13,29 +14,25 @@
 //! Nothing here is precious: every file can be made again. Files appear under their names complete and all at
 //! once, so that builds which run at the same time, or are killed, leave nothing for the next one to trip over.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+mod draft;
+mod layer;
+mod lock;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
+
+pub use draft::Draft;
+pub use layer::{is_whole as is_whole_layer, record_path};
+pub use lock::Lock;
 
 use crate::error::{Context, Error, Result};
 use crate::oci::descriptor::Digest;
 
 /// The variable that names another folder for the store.
 const VARIABLE: &str = "CORACLE_CACHE";
-
-/// The permissions of a draft, less the umask, as any new file's: a temporary file is the owner's alone by default.
-const MODE: u32 = 0o666;
-
-/// What a draft is called while it has a name.
-const PREFIX: &str = ".draft-";
 
 /// A folder of verified files.
 #[derive(Debug, Clone)]
@@ -73,31 +70,6 @@ impl Store {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Where a layer stands that was converted to `format` (which includes the version and the options of the
-    /// conversion), if the store has it.
-    pub fn layer_path(&self, format: &str, diff_id: &Digest) -> PathBuf {
-        self.root.join("layers").join(format).join(diff_id.hex()).with_extension("erofs")
-    }
-
-    /// What is known of a layer beside its bytes. What cannot be read is as good as missing.
-    pub fn read_notes<T: DeserializeOwned>(&self, layer: &Path) -> Result<Option<T>> {
-        let path = notes_path(layer);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).doing(|| format!("read `{}`", path.display())),
-        }
-    }
-
-    /// Keeps what is known of a layer.
-    pub fn write_notes<T: Serialize>(&self, layer: &Path, notes: &T) -> Result<()> {
-        let path = notes_path(layer);
-        let bytes = serde_json::to_vec(notes).doing(|| format!("write `{}`", path.display()))?;
-        let mut draft = self.begin(&path)?;
-        draft.write_all(&bytes).doing(|| format!("write `{}`", path.display()))?;
-        draft.publish()
-    }
-
     /// Where a kernel, or what was made of one, stands under a name of the caller's choice.
     pub fn kernel_path(&self, name: &str) -> PathBuf {
         self.root.join("kernels").join(name)
@@ -128,6 +100,13 @@ impl Store {
             return Err(Error::new(format!("blob `{digest}` has more than {limit} bytes")));
         }
         Ok((Digest::of(&bytes) == *digest).then_some(bytes))
+    }
+
+    /// Whether a file has the bytes that its name is the digest of.
+    pub fn is_whole_blob(&self, path: &Path) -> Result<bool> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else { return Ok(false) };
+        Ok(self.read_blob(&digest, u64::MAX - 1)?.is_some())
     }
 
     /// Keeps some bytes under their digest.
@@ -175,112 +154,6 @@ impl Store {
     /// A file without a name on the store's file system, gone when it is closed.
     pub fn scratch(&self) -> Result<File> {
         tempfile::tempfile_in(&self.root).doing(|| format!("make a file in `{}`", self.root.display()))
-    }
-}
-
-/// A file that is being written, and appears under its name only when it is committed. Dropped, it is gone; so it is
-/// when the program is killed, where the file system knows files without a name.
-#[derive(Debug)]
-pub struct Draft {
-    body: Body,
-    path: PathBuf,
-}
-
-/// The bytes of a [`Draft`].
-#[derive(Debug)]
-enum Body {
-    /// O_TMPFILE (open(2)).
-    Nameless(File),
-    /// For file systems without it, such as overlayfs before Linux 6.1.
-    Named(NamedTempFile),
-}
-
-impl Body {
-    fn begin(folder: &Path) -> Result<Self> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::open(folder, flags, Mode::from_raw_mode(MODE)) {
-            // Without procfs there is no way from a descriptor to a name.
-            Ok(file) if Path::new("/proc/self/fd").exists() => Ok(Self::Nameless(file.into())),
-            _ => Self::named(folder),
-        }
-    }
-
-    fn named(folder: &Path) -> Result<Self> {
-        let mut builder = tempfile::Builder::new();
-        let file = builder.prefix(PREFIX).permissions(Permissions::from_mode(MODE)).tempfile_in(folder);
-        file.map(Self::Named).doing(|| format!("make a file in `{}`", folder.display()))
-    }
-}
-
-impl Draft {
-    /// Begins a file in a folder that exists.
-    pub fn begin(path: &Path) -> Result<Self> {
-        Ok(Self { body: Body::begin(folder_of(path))?, path: path.to_owned() })
-    }
-
-    /// The file itself, for system calls that copy between files.
-    pub fn file(&mut self) -> &mut File {
-        match &mut self.body {
-            Body::Nameless(file) => file,
-            Body::Named(file) => file.as_file_mut(),
-        }
-    }
-
-    /// Puts the file under its name, its bytes on the disk first: a name must not outlive a power failure that
-    /// its bytes did not.
-    pub fn commit(mut self) -> Result<()> {
-        let written = self.file().sync_all();
-        written.doing(|| format!("write `{}`", self.path.display()))?;
-        self.publish()
-    }
-
-    /// The same under another path, for those who learn while writing how the file is called.
-    pub fn commit_as(mut self, path: &Path) -> Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).doing(|| format!("make the folder `{}`", folder.display()))?;
-        path.clone_into(&mut self.path);
-        self.commit()
-    }
-
-    fn publish(self) -> Result<()> {
-        let published = match self.body {
-            Body::Nameless(file) => name(&file, &self.path),
-            Body::Named(file) => file.persist(&self.path).map(drop).map_err(|failure| failure.error),
-        };
-        published.doing(|| format!("write `{}`", self.path.display()))
-    }
-}
-
-fn notes_path(layer: &Path) -> PathBuf {
-    layer.with_extension("json")
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Gives a nameless file a name, in place of the file that has it. linkat(2) replaces nothing and rename(2) does, so
-/// that for a moment there is another name.
-fn name(file: &File, path: &Path) -> io::Result<()> {
-    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let link = |draft: &Path| rustix::fs::linkat(CWD, &descriptor, CWD, draft, AtFlags::SYMLINK_FOLLOW);
-    let named = tempfile::Builder::new().prefix(PREFIX).make_in(folder_of(path), |draft| Ok(link(draft)?))?;
-    named.into_temp_path().persist(path).map_err(|failure| failure.error)
-}
-
-impl Write for Draft {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file().flush()
-    }
-}
-
-impl Seek for Draft {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file().seek(to)
     }
 }
 
@@ -337,23 +210,6 @@ mod tests {
         draft.write_all(b"half of a lay").unwrap();
         drop(draft);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_draft_takes_the_place_of_a_file_whether_it_had_a_name_or_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        for body in [Body::begin, Body::named, Body::begin] {
-            let mut draft = Draft { body: body(folder.path()).unwrap(), path: path.clone() };
-            let bytes = format!("{draft:?}");
-            draft.write_all(bytes.as_bytes()).unwrap();
-            draft.commit().unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), bytes);
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o700, 0o600);
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        }
-        let folderless = Draft::begin(&folder.path().join("missing/file")).unwrap_err().to_string();
-        assert!(folderless.starts_with("cannot make a file in `"), "{folderless}");
     }
 
     #[test]
