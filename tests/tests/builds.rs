@@ -68,6 +68,21 @@ fn a_build_that_changes_nothing_writes_nothing() {
     assert_same(&clean, &place.artifacts(), "after a change by hand");
 }
 
+#[test]
+fn only_what_becomes_another_is_written_again() {
+    let place = Place::new("partly");
+    place.builds();
+    let files = ["m-kernel", "m-initramfs.img", "m-cmdline"];
+    let inodes = || files.map(|name| inode(&place, name));
+    let before = inodes();
+    place.image("another program");
+    let stdout = String::from_utf8(place.build().output().unwrap().stdout).unwrap();
+    let after = inodes();
+    assert_eq!([0, 1, 2].map(|at| before[at] == after[at]), [true, false, true]);
+    let noted: Vec<bool> = stdout.lines().map(|line| line.ends_with("(unchanged)")).collect();
+    assert_eq!(noted, [true, false, true], "{stdout}");
+}
+
 fn inode(place: &Place, name: &str) -> u64 {
     fs::metadata(place.path("out").join(name)).unwrap().ino()
 }

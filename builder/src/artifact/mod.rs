@@ -1,7 +1,7 @@
 //! What the builder writes: one writer per format, and the three files of a machine.
 //!
 //! Each file is written under another name and renamed when it is complete. Beside them stands a record of what they
-//! were made from, so that a build of the same plan writes nothing.
+//! were made from, so that a build writes only those that become others.
 
 pub mod cpio;
 pub mod erofs;
@@ -20,7 +20,7 @@ use crate::source_file::SourceFile;
 use crate::store::Draft;
 
 /// The version of the record's shape.
-const RECORD_VERSION: u32 = 1;
+const RECORD_VERSION: u32 = 2;
 
 /// What was written, and from what.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,6 @@ const RECORD_VERSION: u32 = 1;
 struct Record {
     version: u32,
     name: String,
-    /// The digest of the plan and of the program that wrote it.
-    key: Digest,
     files: Vec<FileRecord>,
     /// What `coracle run` publishes.
     ports: Vec<String>,
@@ -40,9 +38,14 @@ struct Record {
 #[serde(deny_unknown_fields)]
 struct FileRecord {
     file: String,
+    /// The digest of its part of the plan, and of the program that wrote it.
+    key: Digest,
     size: u64,
     /// Nanoseconds since 1970.
     modified: u128,
+    /// Whether it was there already.
+    #[serde(skip)]
+    unchanged: bool,
 }
 
 /// A machine's files in a folder.
@@ -50,8 +53,6 @@ struct FileRecord {
 pub struct Written {
     folder: PathBuf,
     record: Record,
-    /// Whether they were there already.
-    unchanged: bool,
 }
 
 impl Written {
@@ -63,8 +64,8 @@ impl Written {
     /// What was written, a line each.
     pub fn summary(&self) -> String {
         let mut text = String::new();
-        for FileRecord { file, size, .. } in &self.record.files {
-            let note = if self.unchanged { " (unchanged)" } else { "" };
+        for FileRecord { file, size, unchanged, .. } in &self.record.files {
+            let note = if *unchanged { " (unchanged)" } else { "" };
             text +=
                 &format!("{:>10}  {}{note}\n", crate::plan::bytes(*size), self.folder.join(file).display());
         }
@@ -123,7 +124,7 @@ pub fn open(folder: &Path) -> Result<Written> {
                     .hint("build the machine again")
             })?;
             check_sizes(folder, &record)?;
-            Ok(Written { folder: folder.to_owned(), record, unchanged: true })
+            Ok(Written { folder: folder.to_owned(), record })
         }
         [] => Err(Error::new(format!("there is no machine in `{}`", folder.display()))
             .hint("`coracle build CONFIG -o DIR` writes one")),
@@ -146,38 +147,51 @@ fn check_sizes(folder: &Path, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Writes the artifacts of a plan, unless they are there already.
+/// Writes the artifacts of a plan that are not there already.
 pub fn write(plan: &ImagePlan, folder: &Path) -> Result<Written> {
     let name = plan.name.as_str();
-    let key = key(plan)?;
-    if let Some(record) =
-        read_record(folder, name).filter(|record| record.key == key && is_intact(folder, record))
-    {
-        return Ok(Written { folder: folder.to_owned(), record, unchanged: true });
+    let [kernel_key, initramfs_key, cmdline_key] = keys(plan)?;
+    let earlier = read_record(folder, name);
+    let kept = |ending: &str, key: &Digest| {
+        let files = earlier.iter().flat_map(|record| &record.files);
+        let same = |record: &&FileRecord| record.file == format!("{name}-{ending}") && record.key == *key;
+        files.filter(same).find(|record| is_intact(folder, record)).map(FileRecord::kept)
+    };
+    let files = [("kernel", kernel_key), ("initramfs.img", initramfs_key), ("cmdline", cmdline_key)];
+    let kept = files.map(|(ending, key)| kept(ending, &key).ok_or((ending, key)));
+    let ports: Vec<String> = plan.ports.iter().map(ToString::to_string).collect();
+    let is_same = |record: &Record| record.ports == ports && kept.iter().all(Result::is_ok);
+    if earlier.as_ref().is_some_and(is_same) {
+        let files = kept.into_iter().flatten().collect();
+        let record = Record { version: RECORD_VERSION, name: name.to_owned(), files, ports };
+        return Ok(Written { folder: folder.to_owned(), record });
     }
     std::fs::create_dir_all(folder).doing(|| format!("make the folder `{}`", folder.display()))?;
     // A folder without a record is no machine: whoever is killed between two files leaves none.
     remove_record(folder, name)?;
-    let kernel = write_file(folder, &format!("{name}-kernel"), |draft| copy(&plan.kernel, draft))?;
-    let initramfs =
-        write_file(folder, &format!("{name}-initramfs.img"), |draft| write_initramfs(plan, draft))?;
-    let cmdline = write_file(folder, &format!("{name}-cmdline"), |draft| {
-        writeln!(draft, "{}", plan.cmdline).doing(|| "write the kernel command line")
-    })?;
-    let ports = plan.ports.iter().map(ToString::to_string).collect();
-    let record = Record {
-        version: RECORD_VERSION,
-        name: name.to_owned(),
-        key,
-        files: vec![kernel, initramfs, cmdline],
-        ports,
+    let write = |(ending, key): (&str, Digest)| {
+        write_file(folder, (&format!("{name}-{ending}"), key), |draft| match ending {
+            "kernel" => copy(&plan.kernel, draft),
+            "cmdline" => writeln!(draft, "{}", plan.cmdline).doing(|| "write the kernel command line"),
+            _ => write_initramfs(plan, draft),
+        })
     };
+    let files = kept.into_iter().map(|kept| kept.or_else(write)).collect::<Result<Vec<_>>>()?;
+    let record = Record { version: RECORD_VERSION, name: name.to_owned(), files, ports };
     let text = serde_json::to_vec(&record).doing(|| "write the record of the build")?;
     let path = record_path(folder, name);
     let mut draft = Draft::begin(&path)?;
     draft.write_all(&text).doing(|| format!("write `{}`", path.display()))?;
     draft.commit()?;
-    Ok(Written { folder: folder.to_owned(), record, unchanged: false })
+    Ok(Written { folder: folder.to_owned(), record })
+}
+
+impl FileRecord {
+    /// The record of a file that stays.
+    fn kept(&self) -> Self {
+        let Self { file, key, size, modified, .. } = self;
+        Self { file: file.clone(), key: *key, size: *size, modified: *modified, unchanged: true }
+    }
 }
 
 fn remove_record(folder: &Path, name: &str) -> Result<()> {
@@ -190,11 +204,15 @@ fn remove_record(folder: &Path, name: &str) -> Result<()> {
     }
 }
 
-/// What the artifacts depend on: the plan, and this program.
-fn key(plan: &ImagePlan) -> Result<Digest> {
+/// What the kernel, the initramfs and the command line depend on: each on a part of the plan, and on this program.
+fn keys(plan: &ImagePlan) -> Result<[Digest; 3]> {
     let program = std::env::current_exe().doing(|| "find this program")?;
     let program = SourceFile::look(&program)?;
-    Ok(Digest::of(format!("{} {} {}", plan.value(), program.size, program.modified).as_bytes()))
+    let value = plan.value();
+    Ok(["kernel", "initramfs", "cmdline"].map(|part| {
+        let part = format!("{} {} {}", value[part], program.size, program.modified);
+        Digest::of(part.as_bytes())
+    }))
 }
 
 /// The record of an earlier build; a record that cannot be read is none, and the build is done again.
@@ -204,20 +222,23 @@ fn read_record(folder: &Path, name: &str) -> Option<Record> {
     (record.version == RECORD_VERSION && record.name == name).then_some(record)
 }
 
-/// Whether the files are still those that were written.
-fn is_intact(folder: &Path, record: &Record) -> bool {
-    record.files.iter().all(|FileRecord { file, size, modified }| {
-        SourceFile::look(&folder.join(file)).is_ok_and(|now| now.size == *size && now.modified == *modified)
-    })
+/// Whether a file is still the one that was written.
+fn is_intact(folder: &Path, FileRecord { file, size, modified, .. }: &FileRecord) -> bool {
+    let now = SourceFile::look(&folder.join(file));
+    now.is_ok_and(|now| now.size == *size && now.modified == *modified)
 }
 
-fn write_file(folder: &Path, file: &str, write: impl FnOnce(&mut Draft) -> Result<()>) -> Result<FileRecord> {
+fn write_file(
+    folder: &Path,
+    (file, key): (&str, Digest),
+    write: impl FnOnce(&mut Draft) -> Result<()>,
+) -> Result<FileRecord> {
     let path = folder.join(file);
     let mut draft = Draft::begin(&path)?;
     write(&mut draft).map_err(|error| error.within(format!("cannot write `{}`", path.display())))?;
     draft.commit()?;
     let SourceFile { size, modified, .. } = SourceFile::look(&path)?;
-    Ok(FileRecord { file: file.to_owned(), size, modified })
+    Ok(FileRecord { file: file.to_owned(), key, size, modified, unchanged: false })
 }
 
 /// Copies a file whose size is known.
