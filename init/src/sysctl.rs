@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::log::Console;
 
 /// Path below `/proc/sys`, value. Only `kernel/modules_disabled` depends on its place: after the modules.
-const SETTINGS: [(&str, &str); 17] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("kernel/modules_disabled", "1"),
     ("kernel/kexec_load_disabled", "1"),
     ("kernel/yama/ptrace_scope", "2"),
@@ -17,6 +17,12 @@ const SETTINGS: [(&str, &str); 17] = [
     // Nothing but a sync. Nothing at all would take the handler off the keyboard, and 24 ms of the boot.
     ("kernel/sysrq", "16"),
     ("kernel/unprivileged_bpf_disabled", "1"),
+    ("kernel/io_uring_disabled", "2"),
+    ("vm/unprivileged_userfaultfd", "0"),
+    // Line disciplines are modules that any terminal could ask for, and typing into another's terminal is an attack.
+    ("dev/tty/ldisc_autoload", "0"),
+    ("dev/tty/legacy_tiocsti", "0"),
+    ("kernel/randomize_va_space", "2"),
     // A broken kernel reboots: nobody is there to look at it.
     ("kernel/panic", "5"),
     ("kernel/panic_on_oops", "1"),
