@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::ids::{self, Ranges};
 use crate::oci::descriptor::Digest;
 use crate::store::Draft;
 
@@ -30,6 +31,9 @@ pub struct Lock {
     pub images: BTreeMap<String, Digest>,
     /// The kernel package; none when the kernel comes from files.
     pub kernel: Option<Kernel>,
+    /// The user and group ids of each service that there ever was. They are not read from the inputs, and so only
+    /// those that are missing make a lock stale.
+    pub ids: Ranges,
 }
 
 /// A kernel package of a Debian archive.
@@ -52,6 +56,8 @@ pub struct Kernel {
 struct Raw {
     version: u32,
     kernel: Option<Kernel>,
+    #[serde(default)]
+    ids: Ranges,
     #[serde(default)]
     image: BTreeMap<String, RawImage>,
 }
@@ -113,12 +119,22 @@ impl Lock {
             }
             (None, None) => {}
         }
+        for (name, first) in &now.ids {
+            match self.ids.get(name) {
+                Some(locked) if locked == first => {}
+                Some(locked) => sentences.push(format!(
+                    "the user ids of `{}` began at {locked} and begin at {first}",
+                    name.as_str()
+                )),
+                None => sentences.push(format!("`{}` has no user ids in the lock", name.as_str())),
+            }
+        }
         sentences
     }
 
     fn text(&self) -> Result<String> {
         let image = self.images.iter().map(|(name, &digest)| (name.clone(), RawImage { digest })).collect();
-        let raw = Raw { version: VERSION, kernel: self.kernel.clone(), image };
+        let raw = Raw { version: VERSION, kernel: self.kernel.clone(), ids: self.ids.clone(), image };
         Ok(format!("{HEADER}\n{}", toml::to_string(&raw).doing(|| "write the lock as TOML")?))
     }
 }
@@ -170,13 +186,20 @@ fn parse(text: &str) -> Result<Lock> {
             .hint("use the `coracle` that wrote it, or remove the file to lock anew"));
     }
     let raw: Raw = toml::from_str(text).map_err(at_line)?;
+    if let Some(mistake) = ids::find_mistake(&raw.ids) {
+        return Err(Error::new(mistake).hint("correct them under [ids], or remove them to have others"));
+    }
     let images = raw.image.into_iter().map(|(reference, image)| (reference, image.digest)).collect();
-    Ok(Lock { images, kernel: raw.kernel })
+    Ok(Lock { images, kernel: raw.kernel, ids: raw.ids })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn name(text: &str) -> manifest::Name {
+        text.to_owned().try_into().unwrap()
+    }
 
     fn sample() -> Lock {
         Lock {
@@ -189,6 +212,7 @@ mod tests {
                 version: "6.1.192-2".into(),
                 sha256: Digest::of(b"deb").hex(),
             }),
+            ids: [(name("web"), 1 << 20)].into(),
         }
     }
 
@@ -204,6 +228,7 @@ mod tests {
             format!(
                 "{HEADER}\nversion = 1\n\n[kernel]\npackage = \"linux-image-cloud-amd64\"\n\
                  resolved = \"linux-image-6.1.0-56-cloud-amd64\"\nversion = \"6.1.192-2\"\nsha256 = \"{deb}\"\n\n\
+                 [ids]\nweb = 1048576\n\n\
                  [image.\"dir:root\"]\ndigest = \"{root}\"\n\n[image.\"oci:images/demo:web\"]\ndigest = \"{web}\"\n"
             )
         );
@@ -233,6 +258,9 @@ mod tests {
                 "version = 1\n[image.\"oci:x\"]\ndigest = \"sha256:abc\"\n",
                 "line 3: `sha256:abc` is no digest",
             ),
+            ("version = 1\n[ids]\nWeb = 1048576\n", "a name consists of"),
+            ("version = 1\n[ids]\nweb = 1000\n", "the ids of `web` begin at 1000, which is no multiple"),
+            ("version = 1\n[ids]\na = 1048576\nb = 1048576\n", "`a` and `b` have the same ids"),
             ("version = 1\n[kernel]\npackage = \"x\"\n", "missing field `resolved`"),
             ("version = ", "line 1: "),
         ] {
@@ -254,6 +282,7 @@ mod tests {
         );
         kernel.version = "6.1.193-1".into();
         new.kernel = Some(kernel);
+        new.ids = [(name("web"), 1 << 21), (name("new"), 1 << 22)].into();
         let (web, web2) = (Digest::of(b"web"), Digest::of(b"web2"));
         assert_eq!(
             old.diff(&new),
@@ -264,7 +293,17 @@ mod tests {
                 "kernel package `linux-image-cloud-amd64` was `linux-image-6.1.0-56-cloud-amd64` version 6.1.192-2 \
                  and is `linux-image-6.1.0-56-cloud-amd64` version 6.1.193-1"
                     .to_owned(),
+                "`new` has no user ids in the lock".to_owned(),
+                "the user ids of `web` began at 1048576 and begin at 2097152".to_owned(),
             ]
         );
+    }
+
+    #[test]
+    fn the_ids_of_a_removed_service_stay_and_make_no_lock_stale() {
+        let mut without = sample();
+        without.ids.clear();
+        assert_eq!(sample().diff(&without), Vec::<String>::new());
+        assert_eq!(parse("version = 1\n").unwrap(), Lock::default(), "a lock of before there were ids");
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod convert;
 mod error;
 mod fetch;
+mod ids;
 mod kernel;
 mod layer;
 mod lock;

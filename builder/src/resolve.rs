@@ -1,10 +1,11 @@
-//! From names to digests: what the config's images and kernel package stand for right now, or stood for when the
-//! lock was written.
+//! From names to digests and numbers: what the config's images and kernel package stand for right now, or stood for
+//! when the lock was written, and which user ids its services have.
 
 use std::collections::BTreeSet;
 
 use crate::config::{Config, KernelSource};
 use crate::error::{Error, Result, gather};
+use crate::ids;
 use crate::kernel;
 use crate::lock::Lock;
 use crate::oci::reference::{Reference, Transport};
@@ -38,6 +39,9 @@ pub fn resolve(config: &Config, old: Option<&Lock>, store: &Store) -> Result<Loc
         let pinned = old.and_then(|old| old.kernel.clone()).filter(|kernel| kernel.package == *name);
         lock.kernel = gather(&mut errors, pinned.map_or_else(|| kernel::resolve(name), Ok));
     }
+    let given = old.map(|old| &old.ids);
+    let ids = ids::allocate(config, given.unwrap_or(&ids::Ranges::new()));
+    lock.ids = gather(&mut errors, ids).unwrap_or_default();
     if errors.is_empty() { Ok(lock) } else { Err(errors) }
 }
 

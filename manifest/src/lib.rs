@@ -16,6 +16,9 @@ pub use name::Name;
 /// The version of the boot manifest's shape. init refuses any other.
 pub const VERSION: u32 = 1;
 
+/// How many user ids, and group ids, a container with ids of its own has: all that 16 bits number.
+pub const IDS_PER_CONTAINER: u32 = 1 << 16;
+
 /// Where things stand in the initramfs. Everything that the builder puts there for init is below one folder.
 pub mod path {
     /// The boot manifest.

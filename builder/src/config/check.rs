@@ -11,7 +11,7 @@ use manifest::{Kind, Name, OnFailure, Restart};
 use super::problem::{Problem, suggestion};
 use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, Variables};
 use super::value::{self, Port};
-use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Service};
+use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Service, Userns};
 use crate::artifact::erofs::CLUSTER_RANGE;
 use crate::oci::limits::Limits;
 use crate::oci::reference::Reference;
@@ -250,6 +250,9 @@ impl Check<'_> {
         let tmpfs = self.each(&path, "tmpfs", raw.tmpfs, |text| text.parse());
         let volumes = self.each(&path, "volumes", raw.volumes, |text| text.parse());
         let devices = self.each(&path, "devices", raw.devices, |text| value::device(text));
+        let userns = raw.userns.and_then(|userns| {
+            self.value(&userns.span, format!("{path}.userns"), value::userns(&userns.value))
+        });
         let hostname = raw.hostname.and_then(|name| self.name(&format!("{path}.hostname"), &name));
         let restart = self.restart(&path, oneshot, raw.restart);
         let stop_signal = raw.stop_signal.and_then(|signal| {
@@ -273,6 +276,7 @@ impl Check<'_> {
             volumes,
             devices,
             read_only: raw.read_only.is_some_and(|read_only| read_only.value),
+            userns: userns.unwrap_or(Userns::Private),
             hostname,
             restart,
             stop_signal,

@@ -119,6 +119,8 @@ pub struct Service {
     pub devices: Vec<Device>,
     /// No writable upper on the image's layers.
     pub read_only: bool,
+    /// Whose the users and groups inside are.
+    pub userns: Userns,
     /// The host name inside; the service's name when absent.
     pub hostname: Option<Name>,
     /// The restart policy.
@@ -127,6 +129,15 @@ pub struct Service {
     pub stop_signal: Option<i32>,
     /// From the stop signal to the kill.
     pub stop_grace_period: Duration,
+}
+
+/// Whose users and groups those of a service are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Userns {
+    /// Its own, which nobody else has.
+    Private,
+    /// The machine's.
+    Host,
 }
 
 impl Service {

@@ -24,6 +24,7 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("readonly", "read-only"),
     ("restart-policy", "restart"),
     ("timeout-stop", "stop-grace-period"),
+    ("userns-mode", "userns"),
     // systemd's, whose words have no hyphens once they are in lower case.
     ("execstart", "command"),
     ("killsignal", "stop-signal"),
@@ -96,6 +97,7 @@ pub struct RawService {
     pub volumes: Option<At<Vec<At<String>>>>,
     pub devices: Option<At<Vec<At<String>>>>,
     pub read_only: Option<At<bool>>,
+    pub userns: Option<At<String>>,
     pub hostname: Option<At<String>>,
     pub restart: Option<At<String>>,
     pub stop_signal: Option<At<Scalar>>,
@@ -181,6 +183,7 @@ impl RawService {
             volumes: fields.take("volumes"),
             devices: fields.take("devices"),
             read_only: fields.take("read-only"),
+            userns: fields.take("userns"),
             hostname: fields.take("hostname"),
             restart: fields.take("restart"),
             stop_signal: fields.take("stop-signal"),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use manifest::Device;
 
+use super::Userns;
+
 /// A port of the machine, and where the host offers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
@@ -161,6 +163,15 @@ pub fn device(text: &str) -> Result<Device, String> {
     match (below_dev(source), below_dev(target)) {
         (Some(source), Some(target)) => Ok(Device { source, target }),
         _ => Err(format!("`{text}` is no device: expected \"/dev/source\" or \"/dev/source:/dev/target\"")),
+    }
+}
+
+/// Whose users a service has: `private` or `host`.
+pub fn userns(text: &str) -> Result<Userns, String> {
+    match text {
+        "private" => Ok(Userns::Private),
+        "host" => Ok(Userns::Host),
+        _ => Err(format!("`{text}` is no user namespace: expected \"private\", the default, or \"host\"")),
     }
 }
 

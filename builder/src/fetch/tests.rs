@@ -38,7 +38,7 @@ impl Bench {
 
     fn lock(&self, reference: &str) -> Result<Lock> {
         let digest = resolve(&reference.parse()?, self.base(), &self.store)?;
-        Ok(Lock { images: [(reference.to_owned(), digest)].into(), kernel: None })
+        Ok(Lock { images: [(reference.to_owned(), digest)].into(), ..Lock::default() })
     }
 
     fn bounds(&self) -> Bounds<'_> {
