@@ -102,6 +102,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let inputs = plan::Inputs {
         config: &config,
         images: &images,
+        ids: &lock.ids,
         compression,
         roots: &roots,
         kernel: (&kernel.label, &kernel_file),

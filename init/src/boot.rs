@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_manifest_of_another_version_is_refused_by_its_version() {
-        let expected = "its version is 9, this init understands 1 only";
+        let expected = "its version is 9, this init understands 2 only";
         let empty = r#""name":"m","modules":[],"layers":[],"network":"none","services":[]"#;
         assert!(refusal(&format!(r#"{{"version":9,{empty}}}"#)).ends_with(expected));
         assert!(refusal(r#"{"version":9,"novelty":[]}"#).ends_with(expected));
@@ -110,15 +110,15 @@ mod tests {
 
     #[test]
     fn a_manifest_that_is_cut_off_is_refused_with_the_position() {
-        assert!(refusal(r#"{"version":1,"#).contains("line 1"));
+        assert!(refusal(r#"{"version":2,"#).contains("line 1"));
     }
 
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
-        let text = r#"{"version":1,"name":"m","modules":[],"layers":[],"network":"none","services":[{
+        let text = r#"{"version":2,"name":"m","modules":[],"layers":[],"network":"none","services":[{
             "name":"web","kind":"service","restart":"always","stop":{"signal":15,"grace_ms":1},"container":{
             "layers":[0],"read_only":false,"hostname":"web","argv":["x"],"env":[],"cwd":"/",
-            "user":{"uid":0,"gid":0,"groups":[]},"capabilities":0,"mounts":[],"devices":[]}}]}"#;
+            "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},"capabilities":0,"mounts":[],"devices":[]}}]}"#;
         assert!(refusal(text).ends_with("service `web` has a layer that the machine has not"));
     }
 }

@@ -110,7 +110,20 @@ pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
 
 /// Sets attributes (`MOUNT_ATTR_*`) of the mount that `mount` is the root of.
 pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
-    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    change_mount(mount, &libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 })
+}
+
+/// Lets owners of files in a mount that is not attached yet be what they are in `user_namespace`: 0 there is 0 in
+/// the file system. EINVAL: the file system cannot (`FS_ALLOW_IDMAP`).
+pub fn map_mount_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> nix::Result<()> {
+    let userns_fd = u64::from(user_namespace.as_raw_fd().cast_unsigned());
+    change_mount(
+        mount,
+        &libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd },
+    )
+}
+
+fn change_mount(mount: BorrowedFd<'_>, change: &libc::mount_attr) -> nix::Result<()> {
     // SAFETY: the path is an empty C string, and the fourth argument points to a structure that lives through
     // the call and whose size is the fifth.
     let result = unsafe {
@@ -119,7 +132,7 @@ pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Resu
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const change,
+            std::ptr::from_ref(change),
             size_of::<libc::mount_attr>(),
         )
     };

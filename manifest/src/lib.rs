@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use name::Name;
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How many user ids, and group ids, a container with ids of its own has: all that 16 bits number.
 pub const IDS_PER_CONTAINER: u32 = 1 << 16;
@@ -138,7 +138,9 @@ pub struct Container {
     pub env: Vec<String>,
     /// The working directory: absolute. The builder has made sure that it exists.
     pub cwd: String,
-    /// Numeric user and groups of the first process.
+    /// Which of the machine's users and groups those of the container are.
+    pub ids: Ids,
+    /// Numeric user and groups of the first process, as they are inside.
     pub user: User,
     /// The capabilities kept, as a bit set of `CAP_*` numbers: bounding, and for user 0 permitted and effective.
     pub capabilities: u64,
@@ -146,6 +148,21 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Device nodes beside the standard ones.
     pub devices: Vec<Device>,
+}
+
+/// What the user and group ids of a container stand for on the machine. Never left out: a container that only lacked
+/// the entry would be less isolated without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ids {
+    /// A range of the container's own, in a user namespace: 0 inside is `first`, and so on for [`IDS_PER_CONTAINER`].
+    /// Ranges of two containers have no id in common.
+    Own {
+        /// User and group 0 of the container.
+        first: u32,
+    },
+    /// Themselves: user 0 of the container is user 0 of the machine.
+    Machine,
 }
 
 /// Numeric credentials.

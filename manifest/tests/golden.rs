@@ -7,31 +7,31 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Container, Device, Kind, Manifest, Mount, Name, Network, OnFailure, Restart, Service, Stop, User,
+    Container, Device, Ids, Kind, Manifest, Mount, Name, Network, OnFailure, Restart, Service, Stop, User,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":1,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":2,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "network":"dhcp",
 "services":[
 {"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"restart":"on-failure",
 "stop":{"signal":15,"grace_ms":10000},
 "container":{"layers":[1],"read_only":true,"hostname":"migrate",
-"argv":["migrate"],"env":[],"cwd":"/","user":{"uid":0,"gid":0,"groups":[]},
+"argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "capabilities":1531,"mounts":[],"devices":[]}},
 {"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"restart":"never",
 "stop":{"signal":9,"grace_ms":0},
 "container":{"layers":[1],"read_only":true,"hostname":"warm-up",
-"argv":["warm-up"],"env":[],"cwd":"/","user":{"uid":0,"gid":0,"groups":[]},
+"argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "capabilities":0,"mounts":[],"devices":[]}},
 {"name":"web","kind":"service","restart":"always",
 "stop":{"signal":3,"grace_ms":90000},
 "container":{"layers":[0,2,1],"read_only":false,"hostname":"front",
-"argv":["/bin/web","--name=\"é\""],"env":["PATH=/bin","EMPTY="],"cwd":"/srv",
+"argv":["/bin/web","--name=\"é\""],"env":["PATH=/bin","EMPTY="],"cwd":"/srv","ids":"machine",
 "user":{"uid":33,"gid":34,"groups":[4,50]},
 "capabilities":18446744073709551615,
 "mounts":[
@@ -66,6 +66,7 @@ fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, ca
             argv: texts(&[called]),
             env: Vec::new(),
             cwd: "/".into(),
+            ids: Ids::Own { first: 1 << 20 },
             user: User { uid: 0, gid: 0, groups: Vec::new() },
             capabilities,
             mounts: Vec::new(),
@@ -88,6 +89,7 @@ fn web() -> Service {
             argv: texts(&["/bin/web", "--name=\"é\""]),
             env: texts(&["PATH=/bin", "EMPTY="]),
             cwd: "/srv".into(),
+            ids: Ids::Machine,
             user: User { uid: 33, gid: 34, groups: vec![4, 50] },
             capabilities: u64::MAX,
             mounts: vec![
@@ -102,7 +104,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 1,
+        version: 2,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -122,7 +124,7 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 1, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 2, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
 }
@@ -142,15 +144,17 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":1"#, r#""version":1,"future":true"#),
+        (r#""version":2"#, r#""version":2,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),
         (r#""restart":"never""#, r#""restart":"sometimes""#),
         (r#""signal":9"#, r#""signal":9,"second_signal":9"#),
+        (r#","ids":"machine""#, ""),
+        (r#""ids":"machine""#, r#""ids":"all""#),
         (r#""uid":33"#, r#""uid":-33"#),
         (r#""gid":34"#, r#""gid":4294967296"#),
-        (r#""cwd":"/srv""#, r#""cwd":"/srv","seccomp":[]"#),
+        (r#""cwd":"/srv""#, r#""cwd":"/srv","shell":[]"#),
         (r#""on_failure":"ignore""#, r#""on_failure":"reboot""#),
         (r#"{"tmpfs":{"#, r#"{"tmpfs":{"huge":true,"#),
         (r#"{"bind":{"#, r#"{"overlay":{"#),

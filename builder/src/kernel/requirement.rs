@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 pub struct Needs {
     /// A container's root is more than one layer, or writable.
     pub overlay: bool,
+    /// A container has users of its own.
+    pub user_namespaces: bool,
 }
 
 /// An option of the kernel, and why a machine cannot do without it.
@@ -54,20 +56,36 @@ const EVERY_MACHINE: &[Requirement] = &[
 
 const OVERLAY: Requirement =
     driver("CONFIG_OVERLAY_FS", "overlay", "to put a container's layers on each other");
+const USER_NS: Requirement = built_in("CONFIG_USER_NS", "to give each service users of its own");
 const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
 
 /// Set where EROFS can mount a file by itself (Linux 6.12 and later), so that no loop device is needed.
 const FILE_BACKED_EROFS: &str = "CONFIG_EROFS_FS_BACKED_BY_FILE";
 
+/// The first release in which EROFS maps owners, and overlayfs takes layers with mapped owners (Linux 5.19).
+const MAPPED_LAYERS_SINCE: (u32, u32) = (5, 19);
+
 /// The modules that the machine needs, before dependencies; an error names the first option that is missing.
 pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>> {
     let file_backed = kernel.option(FILE_BACKED_EROFS) == Ok(Some("y"));
-    let conditional = [(needs.overlay, &OVERLAY), (!file_backed, &LOOP)];
+    let conditional = [(needs.overlay, &OVERLAY), (needs.user_namespaces, &USER_NS), (!file_backed, &LOOP)];
     let conditional =
         conditional.into_iter().filter(|(needed, _)| *needed).map(|(_, requirement)| requirement);
     let mut modules = Vec::new();
     for requirement in EVERY_MACHINE.iter().chain(conditional) {
         modules.extend(check(kernel, requirement)?);
+    }
+    let release = kernel.options.as_ref().and_then(|options| options.release);
+    if let Some((major, minor)) = release.filter(|release| *release < MAPPED_LAYERS_SINCE)
+        && needs.user_namespaces
+    {
+        let what = format!(
+            "{} is Linux {major}.{minor}, which cannot give layers to a service's own users: 5.19 and later can",
+            kernel.label
+        );
+        return Err(
+            Error::new(what).hint("take a newer kernel, or set `userns = \"host\"` for every service")
+        );
     }
     Ok(modules)
 }
@@ -103,5 +121,5 @@ fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static s
 /// Every option that can be required.
 #[cfg(test)]
 pub fn options() -> impl Iterator<Item = &'static str> {
-    EVERY_MACHINE.iter().chain([&OVERLAY, &LOOP]).map(|requirement| requirement.option)
+    EVERY_MACHINE.iter().chain([&OVERLAY, &USER_NS, &LOOP]).map(|requirement| requirement.option)
 }

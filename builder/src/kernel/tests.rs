@@ -93,6 +93,9 @@ fn missing_and_circular_modules_are_errors_that_name_them() {
     );
 }
 
+/// What a machine without services needs beside what every machine does.
+const NOTHING: Needs = Needs { overlay: false, user_namespaces: false };
+
 /// Every option that a machine needs, as a kernel with everything built in has them.
 fn all_options() -> String {
     let mut text = String::new();
@@ -105,7 +108,7 @@ fn all_options() -> String {
 #[test]
 fn a_kernel_that_lacks_an_option_is_refused_by_the_options_name() {
     let folder = tempfile::tempdir().unwrap();
-    let needs = Needs { overlay: true };
+    let needs = Needs { overlay: true, user_namespaces: true };
     let whole = kernel(&folder, &[], &[], &all_options());
     assert_eq!(whole.modules(needs, &[]).unwrap(), []);
     for option in requirement::options() {
@@ -121,10 +124,10 @@ fn an_option_that_is_a_module_loads_it_and_a_module_without_its_file_is_missing(
     let folder = tempfile::tempdir().unwrap();
     let options = all_options().replace("CONFIG_EROFS_FS=y", "CONFIG_EROFS_FS=m");
     let with = kernel(&folder, &[("erofs", "depends=")], &[], &options);
-    let modules = with.modules(Needs { overlay: false }, &[]).unwrap();
+    let modules = with.modules(NOTHING, &[]).unwrap();
     assert_eq!(modules.iter().map(|module| module.file.as_str()).collect::<Vec<_>>(), ["erofs.ko"]);
     let without = kernel(&folder, &[], &[], &options);
-    let message = without.modules(Needs { overlay: false }, &[]).unwrap_err().to_string();
+    let message = without.modules(NOTHING, &[]).unwrap_err().to_string();
     assert_eq!(
         message,
         "kernel `test` lacks CONFIG_EROFS_FS and has no module `erofs`, needed to mount image layers"
@@ -135,17 +138,36 @@ fn an_option_that_is_a_module_loads_it_and_a_module_without_its_file_is_missing(
 fn a_loop_device_is_needed_only_where_erofs_cannot_mount_files() {
     let folder = tempfile::tempdir().unwrap();
     let options = all_options().replace("CONFIG_BLK_DEV_LOOP=y\n", "");
-    let needs = Needs { overlay: false };
+    let needs = NOTHING;
     assert!(kernel(&folder, &[], &[], &options).modules(needs, &[]).is_err());
     let options = options + "CONFIG_EROFS_FS_BACKED_BY_FILE=y\n";
     assert!(kernel(&folder, &[], &[], &options).modules(needs, &[]).is_ok());
 }
 
 #[test]
+fn a_kernel_that_cannot_map_layers_is_refused_where_services_have_users_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let needs = Needs { overlay: true, user_namespaces: true };
+    let of_release = |release: &str| {
+        let options = format!("# Linux/x86 {release} Kernel Configuration\n{}", all_options());
+        kernel(&folder, &[], &[], &options)
+    };
+    let error = of_release("5.10.99").modules(needs, &[]).unwrap_err();
+    assert!(
+        error.to_string().starts_with("kernel `test` is Linux 5.10, which cannot give layers to"),
+        "{error}"
+    );
+    assert!(of_release("5.10.99").modules(Needs { user_namespaces: false, ..needs }, &[]).is_ok());
+    for release in ["5.19.0", "6.1.192"] {
+        assert!(of_release(release).modules(needs, &[]).is_ok(), "{release}");
+    }
+}
+
+#[test]
 fn what_is_not_known_of_a_kernel_is_not_called_missing() {
     let folder = tempfile::tempdir().unwrap();
     let unknown = kernel(&folder, &[], &["erofs"], "");
-    let error = unknown.modules(Needs { overlay: true }, &[]).unwrap_err();
+    let error = unknown.modules(Needs { overlay: true, ..NOTHING }, &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
         "kernel `test` has no module `virtio_pci`, needed for the devices of a virtual machine, and whether \

@@ -1,6 +1,6 @@
 //! One service of the config and its image, merged into what init starts.
 
-use manifest::{Container, Mount, Service as Supervised, Stop};
+use manifest::{Container, IDS_PER_CONTAINER, Ids, Mount, Service as Supervised, Stop, User};
 
 use super::user;
 use crate::config::Service;
@@ -26,9 +26,10 @@ const DEFAULT_CAPABILITIES: &[(&str, u32)] = &[
 ];
 
 /// A service's container, but for the layers, which the caller numbers.
-pub fn merge(service: &Service, defaults: &Process, root: &Root) -> Result<Supervised> {
+pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Result<Supervised> {
     let spec = service.user.as_deref().unwrap_or(&defaults.user);
     let resolved = user::resolve(spec, &root.passwd, &root.group)?;
+    check_user(&resolved.user, ids)?;
     let hostname = service.hostname.clone().unwrap_or_else(|| service.name.clone());
     let capabilities = if resolved.user.uid == 0 {
         DEFAULT_CAPABILITIES.iter().fold(0, |set, (_, number)| set | 1 << number)
@@ -48,6 +49,7 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root) -> Result<Super
         argv: argv(service, defaults)?,
         env: environment(service, defaults, &resolved.home, &hostname)?,
         cwd: root.resolved(&working_dir(service, defaults)?),
+        ids,
         user: resolved.user,
         hostname,
         capabilities,
@@ -63,6 +65,19 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root) -> Result<Super
         stop: Stop { signal, grace_ms },
         container,
     })
+}
+
+/// Refuses users and groups that a range of ids has no number for.
+fn check_user(user: &User, ids: Ids) -> Result<()> {
+    let numbers = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
+    match (ids, numbers.max()) {
+        (Ids::Own { .. }, Some(id)) if id >= IDS_PER_CONTAINER => {
+            let what =
+                format!("user or group {id} is beyond the {IDS_PER_CONTAINER} that a service has of its own");
+            Err(Error::new(what).hint("set `user` to smaller numbers, or `userns = \"host\"`"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The mounts of a service, sorted, none inside another.

@@ -6,17 +6,19 @@
 mod container;
 pub mod memory;
 mod mount_point;
+mod owner;
 mod print;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use manifest::{Manifest, Name, Network, Service as Supervised};
+use manifest::{Ids, Manifest, Name, Network, Service as Supervised};
 
 use crate::artifact::erofs::Compression;
-use crate::config::{Config, FileContent, Port, Service};
+use crate::config::{Config, FileContent, Port, Service, Userns};
 use crate::convert::{Image, Layer};
 use crate::error::{Error, Result};
+use crate::ids::Ranges;
 use crate::kernel::{Module, Needs};
 use crate::layer::Special;
 use crate::oci::descriptor::Digest;
@@ -57,6 +59,8 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// All images that its services use.
     pub images: &'a [Image],
+    /// The user ids that the lock gives to services.
+    pub ids: &'a Ranges,
     /// How their layers are compressed, if they are.
     pub compression: Option<Compression>,
     /// What each service's image has at the places that the service needs.
@@ -144,7 +148,8 @@ impl Content {
 pub fn needs(config: &Config) -> Needs {
     // A read-only root of one layer needs no overlay, but how many layers there are is known later: only a machine
     // that has no containers at all does without.
-    Needs { overlay: !config.services.is_empty() }
+    let user_namespaces = config.services.iter().any(|service| service.userns == Userns::Private);
+    Needs { overlay: !config.services.is_empty(), user_namespaces }
 }
 
 /// Decides what is written, or says everything that stands in the way.
@@ -204,7 +209,14 @@ fn supervised(inputs: &Inputs<'_>, service: &Service, layers: &mut LayerStore) -
     let root = inputs.roots.get(&service.path());
     let root =
         root.ok_or_else(|| Error::new("the image was not looked at"))?.as_ref().map_err(Clone::clone)?;
-    let mut supervised = container::merge(service, &image.defaults, root)?;
+    let ids = match service.userns {
+        Userns::Host => Ids::Machine,
+        Userns::Private => {
+            let first = inputs.ids.get(&service.name);
+            Ids::Own { first: *first.ok_or_else(|| Error::new("the lock gives it no user ids"))? }
+        }
+    };
+    let mut supervised = container::merge(service, &image.defaults, root, ids)?;
     let targets = targets(inputs.config, service, &image.defaults)?;
     let own = mount_point::layer(&targets, root)?;
     supervised.container.layers.extend(own.map(|bytes| layers.add_own(bytes)));
@@ -273,6 +285,27 @@ fn initramfs(inputs: &Inputs<'_>, manifest: &Manifest, layers: Vec<Content>) -> 
     for (digest, content) in manifest.layers.iter().zip(layers) {
         entries.push(own(format!("{}/{digest}.erofs", manifest::path::LAYERS), 0o600, content));
     }
+    let folders_of = |entries: &[Entry]| -> BTreeSet<String> {
+        entries.iter().flat_map(|entry| parents(&entry.path)).map(str::to_owned).collect()
+    };
+    let mut folders: BTreeSet<String> = ["/dev", "/proc", "/run", "/sys"].map(str::to_owned).into();
+    folders.extend(folders_of(&entries));
+    entries.extend(folders.into_iter().map(|path| own(path, 0o755, Content::Folder)));
+
+    let files = files(inputs)?;
+    let folders = folders_of(&files);
+    let folders = folders.into_iter().map(|path| own(path, 0o755, Content::Folder));
+    for entry in folders.chain(files) {
+        let stored = |id| owner::stored(id, &entry.path, &manifest.services);
+        entries.push(Entry { uid: stored(entry.uid), gid: stored(entry.gid), ..entry });
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
+}
+
+/// The files that the config adds, owned as it says.
+fn files(inputs: &Inputs<'_>) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
     let mut sources = inputs.sources.iter();
     for file in &inputs.config.files {
         let content = match &file.content {
@@ -298,12 +331,6 @@ fn initramfs(inputs: &Inputs<'_>, manifest: &Manifest, layers: Vec<Content>) -> 
             content,
         });
     }
-    let mut folders: BTreeSet<String> = ["/dev", "/proc", "/run", "/sys"].map(str::to_owned).into();
-    for entry in &entries {
-        folders.extend(parents(&entry.path).map(str::to_owned));
-    }
-    entries.extend(folders.into_iter().map(|path| own(path, 0o755, Content::Folder)));
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(entries)
 }
 

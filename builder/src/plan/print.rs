@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manifest::{Kind, Mount, Restart, Service, Stop};
+use manifest::{IDS_PER_CONTAINER, Ids, Kind, Mount, Restart, Service, Stop};
 use serde_json::{Value, json};
 
 use super::{Content, Entry, ImagePlan, SourceFile};
@@ -37,6 +37,7 @@ impl ImagePlan {
         for service in &self.manifest.services {
             let path = path(service);
             privileges.push(format!("{path}: shares the machine's network"));
+            privileges.extend(userns(service));
             for device in &service.container.devices {
                 privileges.push(format!("{path}.devices: may use {}", device.source));
             }
@@ -148,6 +149,13 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Resul
         write!(text, " (also {})", groups.join(", "))?;
     }
     writeln!(text, " in {}", container.cwd)?;
+    match container.ids {
+        Ids::Own { first } => {
+            let last = first.saturating_add(IDS_PER_CONTAINER - 1);
+            writeln!(text, "  users    {first} to {last} of the machine")?;
+        }
+        Ids::Machine => writeln!(text, "  users    the machine's own")?,
+    }
     writeln!(text, "  host     {}", container.hostname)?;
     // Values can be secrets; `--json` has them.
     let names: Vec<&str> = container.env.iter().filter_map(|pair| pair.split('=').next()).collect();
@@ -178,6 +186,14 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Resul
     let Stop { signal, grace_ms } = service.stop;
     let grace = std::time::Duration::from_millis(grace_ms);
     writeln!(text, "  stops    by {}, killed after {grace:?}", crate::config::signal_name(signal))
+}
+
+/// What a service without a user namespace may do that others may not.
+fn userns(service: &Service) -> Option<String> {
+    let is_host = service.container.ids == Ids::Machine;
+    is_host.then(|| {
+        format!("{}.userns: its users are the machine's, its root the machine's root", path(service))
+    })
 }
 
 /// A word of a command: quoted where a reader could not tell where it ends.

@@ -44,7 +44,7 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
 
     // Exact modes for what is made in /dev; the program gets the usual mask below.
     umask(Mode::empty());
-    let root = Plan::build(&launch.root, (launch.uid, launch.gid))?;
+    let root = Plan::build(&launch.root, &launch.ids, (launch.uid, launch.gid))?;
     let cwd = root.open(&launch.cwd).map_err(at(Step::WorkingDirectory))?;
     enter(&root).map_err(at(Step::Pivot))?;
     fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
@@ -52,6 +52,9 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
 
     connect(stdio, launch).map_err(at(Step::Stdio))?;
     credentials::limit().map_err(at(Step::Limits))?;
+
+    // From here on what it may do ends at the container's own ids.
+    launch.ids.enter().map_err(at(Step::UserNamespace))?;
     credentials::bound(launch.capabilities).map_err(at(Step::Capabilities))?;
     credentials::become_user(launch.uid, launch.gid, &launch.groups).map_err(at(Step::User))?;
     credentials::keep(launch.capabilities, launch.uid).map_err(at(Step::Capabilities))?;
@@ -84,7 +87,8 @@ fn enter(root: &Root) -> nix::Result<()> {
 
 fn connect(stdio: Stdio<'_>, launch: &Launch) -> nix::Result<()> {
     // Many images log to /dev/stdout, which opens the pipe anew: its owner must be allowed to.
-    fchown(stdio.output, Some(launch.uid), Some(launch.gid))?;
+    let (uid, gid) = launch.ids.outside(launch.uid, launch.gid);
+    fchown(stdio.output, Some(uid), Some(gid))?;
     dup2_stdin(stdio.input)?;
     dup2_stdout(stdio.output)?;
     dup2_stderr(stdio.output)

@@ -33,7 +33,7 @@ pub(super) fn bound(kept: u64) -> nix::Result<()> {
     Ok(())
 }
 
-/// Becomes the user. Every user but 0 loses all capabilities by it.
+/// Becomes the user. Capabilities can outlast that, and are left to [`keep`].
 pub(super) fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> nix::Result<()> {
     setgroups(groups)?;
     setresgid(gid, gid, gid)?;

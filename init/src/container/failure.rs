@@ -15,6 +15,8 @@ pub enum Step {
     Hostname,
     /// The tmpfs that takes what the container writes.
     Upper,
+    /// The layers, with owners as they are inside.
+    Layers,
     /// The layers as one tree.
     Overlay,
     /// One of the standard mounts.
@@ -35,6 +37,8 @@ pub enum Step {
     Stdio,
     /// Resource limits.
     Limits,
+    /// The container's ids in place of the machine's.
+    UserNamespace,
     /// The bounding set, and what user 0 keeps.
     Capabilities,
     /// The user and its groups.
@@ -50,11 +54,12 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Report,
         Self::Isolate,
         Self::Hostname,
         Self::Upper,
+        Self::Layers,
         Self::Overlay,
         Self::StandardMount,
         Self::Dev,
@@ -65,6 +70,7 @@ impl Step {
         Self::Pivot,
         Self::Stdio,
         Self::Limits,
+        Self::UserNamespace,
         Self::Capabilities,
         Self::User,
         Self::NoNewPrivileges,
@@ -81,10 +87,15 @@ impl Step {
             Self::Hostname | Self::Limits | Self::Capabilities | Self::NoNewPrivileges | Self::Signals => {
                 "set"
             }
-            Self::Upper | Self::Overlay | Self::StandardMount | Self::Mount | Self::ResolvConf => "mount",
+            Self::Upper
+            | Self::Layers
+            | Self::Overlay
+            | Self::StandardMount
+            | Self::Mount
+            | Self::ResolvConf => "mount",
             Self::Dev => "make",
             Self::Device => "make the device",
-            Self::WorkingDirectory => "enter",
+            Self::WorkingDirectory | Self::UserNamespace => "enter",
             Self::Pivot => "change to",
             Self::Stdio => "connect",
             Self::User => "become",
@@ -100,12 +111,14 @@ impl Step {
             Self::Isolate => "the process",
             Self::Hostname => "the host name",
             Self::Upper => "the writable layer",
+            Self::Layers => "the layers",
             Self::Overlay => "the overlay root",
             Self::Dev => "/dev",
             Self::ResolvConf => manifest::path::RESOLV_CONF,
             Self::Pivot => "the container's root",
             Self::Stdio => "the standard descriptors",
             Self::Limits => "resource limits",
+            Self::UserNamespace => "the user namespace",
             Self::Capabilities => "capabilities",
             Self::User => "the user",
             Self::NoNewPrivileges => "no_new_privs",

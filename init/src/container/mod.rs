@@ -6,8 +6,11 @@
 mod cgroup;
 mod child;
 mod credentials;
+mod dev;
 mod failure;
+mod ids;
 mod rootfs;
+mod user_namespace;
 mod volume;
 
 use std::ffi::CString;
@@ -23,6 +26,8 @@ use nix::unistd::{Gid, Pid, Uid, pipe2, read};
 pub use cgroup::Group;
 pub use failure::{Failure, Step};
 
+use ids::Ids;
+
 use crate::error::{Error, Result};
 use crate::sys::{self, Strings};
 
@@ -35,6 +40,8 @@ pub struct Launch {
     arguments: Strings,
     environment: Strings,
     cwd: CString,
+    ids: Ids,
+    /// As it is inside, like those that follow.
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
@@ -70,7 +77,8 @@ pub enum Progress {
 }
 
 impl Launch {
-    /// Prepares `container`. Fails when a text contains a NUL byte, which no system call can take.
+    /// Prepares `container`, and makes its user namespace. Fails when a text contains a NUL byte, which no system
+    /// call can take.
     pub fn prepare(container: &Container) -> Result<Self> {
         Ok(Self {
             root: rootfs::Plan::prepare(container)?,
@@ -79,6 +87,7 @@ impl Launch {
             arguments: Strings::new(texts(&container.argv)?),
             environment: Strings::new(texts(&container.env)?),
             cwd: text(&container.cwd)?,
+            ids: Ids::prepare(container.ids)?,
             uid: Uid::from_raw(container.user.uid),
             gid: Gid::from_raw(container.user.gid),
             groups: container.user.groups.iter().copied().map(Gid::from_raw).collect(),
@@ -117,7 +126,7 @@ impl Launch {
 
 /// Starts a container in the cgroup `group`.
 pub fn start(launch: &Launch, group: &Group, stdio: Stdio<'_>) -> Result<Started> {
-    /// The network and the user namespace are still the machine's.
+    /// The network is still the machine's. The user namespace is there already, and entered last.
     const NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let failed = |errno| Error::new("clone", "the container's first process", errno);
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -180,6 +189,7 @@ mod tests {
             argv: vec!["nginx".to_owned(), "-g".to_owned()],
             env: vec!["PATH=/usr/bin::/opt".to_owned()],
             cwd: "/srv".to_owned(),
+            ids: manifest::Ids::Machine,
             user: User { uid: 0, gid: 0, groups: vec![] },
             capabilities: 0,
             mounts: vec![],

@@ -1,8 +1,9 @@
 //! A container's root: its layers, a place to write, the standard mounts, and what the config adds.
 //!
-//! Runs in the child, in its own mount namespace. Once the root is open, everything inside is reached from
-//! its descriptor by `openat2`, and mounted there by descriptor: no path is resolved twice, and none leads
-//! out.
+//! Runs in the child, in its own mount namespace, but not yet in the container's user namespace: whatever is made
+//! here is made for ids of the container, and what was there before is mapped to them. Once the root is open,
+//! everything inside is reached from its descriptor by `openat2`, and mounted there by descriptor: no path is
+//! resolved twice, and none leads out.
 
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
@@ -12,19 +13,21 @@ use manifest::{Container, Mount};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat, stat};
-use nix::unistd::{Gid, Uid, chdir, fchownat, mkdir, symlinkat};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, chdir, chown, mkdir};
 use rustix::fs::{CWD, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::dev::{self, Node};
 use super::failure::{Failure, Step};
+use super::ids::Ids;
 use super::{text, volume};
 use crate::error::{Result, errno};
 use crate::net::RESOLV_CONF;
-use crate::{layers, ports, sys};
+use crate::{layers, sys};
 
 /// [`mounts::STAGE`](crate::mounts::STAGE), and what a writable root needs there.
 const STAGE: &CStr = c"/run/coracle/stage";
@@ -36,30 +39,37 @@ const STRICT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
+/// A file system's root belongs to the container's.
+const OF_ROOT: &[(&CStr, u32)] = &[(c"uid", 0), (c"gid", 0)];
+
 struct Standard {
     target: &'static str,
     inside: &'static CStr,
     kind: &'static CStr,
     options: &'static [(&'static CStr, &'static CStr)],
+    /// Options whose values are ids of the container.
+    ids: &'static [(&'static CStr, u32)],
     attributes: MountAttrFlags,
 }
 
 /// What every container has, in this order. `/dev` itself is made before.
 const STANDARD: [Standard; 5] = [
-    Standard { target: "/proc", inside: c"proc", kind: c"proc", options: &[], attributes: STRICT },
+    Standard { target: "/proc", inside: c"proc", kind: c"proc", options: &[], ids: &[], attributes: STRICT },
     Standard {
         target: "/sys",
         inside: c"sys",
         kind: c"sysfs",
         options: &[],
+        ids: &[],
         attributes: STRICT.union(MountAttrFlags::MOUNT_ATTR_RDONLY),
     },
     Standard {
         target: "/dev/pts",
         inside: c"dev/pts",
         kind: c"devpts",
+        options: &[(c"ptmxmode", c"0666"), (c"mode", c"0620")],
         // 5 is the group `tty` of every common distribution.
-        options: &[(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")],
+        ids: &[(c"gid", 5)],
         attributes: MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC),
     },
     Standard {
@@ -67,6 +77,7 @@ const STANDARD: [Standard; 5] = [
         inside: c"dev/shm",
         kind: c"tmpfs",
         options: &[(c"mode", c"1777"), (c"size", c"64m")],
+        ids: OF_ROOT,
         attributes: STRICT,
     },
     Standard {
@@ -74,29 +85,9 @@ const STANDARD: [Standard; 5] = [
         inside: c"dev/mqueue",
         kind: c"mqueue",
         options: &[],
+        ids: &[],
         attributes: STRICT,
     },
-];
-
-/// Folders of `/dev` that the table mounts on.
-const DEV_FOLDERS: [&CStr; 3] = [c"pts", c"shm", c"mqueue"];
-
-/// Name, major, minor: devices that give away nothing of the machine.
-const DEV_NODES: [(&CStr, u64, u64); 6] = [
-    (c"null", 1, 3),
-    (c"zero", 1, 5),
-    (c"full", 1, 7),
-    (c"random", 1, 8),
-    (c"urandom", 1, 9),
-    (c"tty", 5, 0),
-];
-
-const DEV_LINKS: [(&CStr, &CStr); 5] = [
-    (c"fd", c"/proc/self/fd"),
-    (c"stdin", c"/proc/self/fd/0"),
-    (c"stdout", c"/proc/self/fd/1"),
-    (c"stderr", c"/proc/self/fd/2"),
-    (c"ptmx", c"pts/ptmx"),
 ];
 
 /// A root that can be built over and over.
@@ -106,25 +97,24 @@ pub(super) struct Plan {
     devices: Vec<Node>,
 }
 
-/// What `/` is.
-enum Base {
-    /// Layers below a writable upper.
+/// The layers that `/` is made of, each by its name below [`layers::MOUNTED`], and how.
+struct Base {
+    layers: Vec<CString>,
+    shape: Shape,
+}
+
+enum Shape {
+    /// Below a writable upper.
     Writable { options: CString },
-    /// Several layers and nothing to write on.
+    /// Several, and nothing to write on.
     Merged { options: CString },
-    /// One layer as it is.
-    Single { layer: CString },
+    /// One, as it is.
+    Single,
 }
 
 enum Addition {
     Tmpfs { target: CString, size: Option<CString>, mode: CString },
     Bind { source: CString, target: CString, attributes: u64 },
-}
-
-struct Node {
-    source: String,
-    /// Relative to `/dev`.
-    target: CString,
 }
 
 /// A built root: not yet this process's.
@@ -133,28 +123,28 @@ pub(super) struct Root(OwnedFd);
 impl Plan {
     pub(super) fn prepare(container: &Container) -> Result<Self> {
         let mounts = container.mounts.iter().map(addition).collect::<Result<_>>()?;
-        let devices = container.devices.iter().map(|device| {
-            let target = device.target.trim_start_matches("/dev/").trim_start_matches('/');
-            Ok(Node { source: device.source.clone(), target: text(target)? })
-        });
-        Ok(Self { base: base(container)?, mounts, devices: devices.collect::<Result<_>>()? })
+        let devices = container.devices.iter().map(Node::prepare).collect::<Result<_>>()?;
+        Ok(Self { base: base(container)?, mounts, devices })
     }
 
-    /// Builds it all. `owner` gets the devices that the config adds.
-    pub(super) fn build(&self, owner: (Uid, Gid)) -> std::result::Result<Root, Failure> {
-        let root = self.base.build()?;
-        let dev = make_dev().map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
+    /// Builds it all for `ids`. `user` is the one of them who gets the devices that the config adds.
+    pub(super) fn build(&self, ids: &Ids, user: (Uid, Gid)) -> std::result::Result<Root, Failure> {
+        let root = self.base.build(ids)?;
+        let dev = dev::make(ids).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
+        let owner = ids.outside(user.0, user.1);
         for (index, node) in self.devices.iter().enumerate() {
             node.make(dev.as_fd(), owner).map_err(|errno| Failure::new(Step::Device, index, errno))?;
         }
         root.attach(dev.as_fd(), c"dev").map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         for (index, standard) in STANDARD.iter().enumerate() {
-            let made = new_mount(standard.kind, standard.options, standard.attributes);
+            let own = standard.ids.iter().map(|&(key, id)| (key, ids.number(id)));
+            let own: Vec<(&CStr, u32)> = own.collect();
+            let made = new_mount(standard.kind, standard.options, &own, standard.attributes);
             made.and_then(|mount| root.attach(mount.as_fd(), standard.inside))
                 .map_err(|errno| Failure::new(Step::StandardMount, index, errno))?;
         }
         for (index, addition) in self.mounts.iter().enumerate() {
-            addition.build(&root).map_err(|errno| Failure::new(Step::Mount, index, errno))?;
+            addition.build(&root, ids).map_err(|errno| Failure::new(Step::Mount, index, errno))?;
         }
         resolv_conf(&root).map_err(|errno| Failure::new(Step::ResolvConf, 0, errno))?;
         Ok(root)
@@ -175,7 +165,7 @@ impl Plan {
     }
 
     pub(super) fn device_source(&self, index: usize) -> String {
-        self.devices.get(index).map(|node| node.source.clone()).unwrap_or_default()
+        self.devices.get(index).map(|node| node.source().to_owned()).unwrap_or_default()
     }
 }
 
@@ -184,8 +174,9 @@ pub(super) fn standard_target(index: usize) -> &'static str {
 }
 
 fn base(container: &Container) -> Result<Base> {
-    if let (true, [layer]) = (container.read_only, container.layers.as_slice()) {
-        return Ok(Base::Single { layer: text(&format!("{}/{layer}", layers::MOUNTED))? });
+    let layers = container.layers.iter().map(|layer| text(&layer.to_string())).collect::<Result<_>>()?;
+    if container.read_only && container.layers.len() == 1 {
+        return Ok(Base { layers, shape: Shape::Single });
     }
     let mut options = "lowerdir=".to_owned();
     for (position, layer) in container.layers.iter().enumerate() {
@@ -194,12 +185,12 @@ fn base(container: &Container) -> Result<Base> {
         let (Ok(()) | Err(std::fmt::Error)) = write!(options, "{separator}{layer}");
     }
     if container.read_only {
-        return Ok(Base::Merged { options: text(&options)? });
+        return Ok(Base { layers, shape: Shape::Merged { options: text(&options)? } });
     }
     for (key, folder) in [("upperdir", UPPER), ("workdir", WORK)] {
         options.push_str(&format!(",{key}={}", folder.to_string_lossy()));
     }
-    Ok(Base::Writable { options: text(&options)? })
+    Ok(Base { layers, shape: Shape::Writable { options: text(&options)? } })
 }
 
 fn addition(mount: &Mount) -> Result<Addition> {
@@ -220,48 +211,69 @@ fn addition(mount: &Mount) -> Result<Addition> {
 }
 
 impl Base {
-    fn build(&self) -> std::result::Result<Root, Failure> {
-        let overlay = |errno| Failure::new(Step::Overlay, 0, errno);
-        let path = match self {
-            Self::Writable { options } => {
-                make_upper().map_err(|errno| Failure::new(Step::Upper, 0, errno))?;
+    fn build(&self, ids: &Ids) -> std::result::Result<Root, Failure> {
+        let failed = |step| move |errno| Failure::new(step, 0, errno);
+        // Here, because the names of layers are relative.
+        chdir(layers::MOUNTED).map_err(failed(Step::Overlay))?;
+        let path = match &self.shape {
+            Shape::Writable { options } => {
+                make_upper(ids).map_err(failed(Step::Upper))?;
+                self.map_layers(ids).map_err(failed(Step::Layers))?;
                 // nodev does not hide whiteouts: overlayfs looks at them below its own mounts.
-                mount_overlay(options, MERGED, MsFlags::empty()).map_err(overlay)?;
+                mount_overlay(options, MERGED, MsFlags::empty()).map_err(failed(Step::Overlay))?;
                 MERGED
             }
-            Self::Merged { options } => {
-                mount_overlay(options, STAGE, MsFlags::MS_RDONLY).map_err(overlay)?;
+            Shape::Merged { options } => {
+                self.map_layers(ids).map_err(failed(Step::Layers))?;
+                mount_overlay(options, STAGE, MsFlags::MS_RDONLY).map_err(failed(Step::Overlay))?;
                 STAGE
             }
-            Self::Single { layer } => {
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-                let tree = open_tree(CWD, layer.as_c_str(), flags).map_err(|error| overlay(errno(error)))?;
-                move_mount(tree, c"", CWD, STAGE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-                    .map_err(|error| overlay(errno(error)))?;
+            Shape::Single => {
+                let attached = self.layers.iter().try_for_each(|layer| attach_layer(layer, ids, STAGE));
+                attached.map_err(failed(Step::Layers))?;
                 STAGE
             }
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(path, flags, rustix::fs::Mode::empty())
             .map(Root)
-            .map_err(|error| overlay(errno(error)))
+            .map_err(|error| failed(Step::Overlay)(errno(error)))
     }
 }
 
-fn make_upper() -> nix::Result<()> {
+impl Base {
+    /// Puts each layer once more over the one that all containers share, in this process's own mounts and with
+    /// owners as they are inside: it has the same short name then. overlayfs takes no layer that is not attached.
+    fn map_layers(&self, ids: &Ids) -> nix::Result<()> {
+        if !ids.are_own() {
+            return Ok(());
+        }
+        self.layers.iter().try_for_each(|layer| attach_layer(layer, ids, layer))
+    }
+}
+
+fn attach_layer(layer: &CStr, ids: &Ids, target: &CStr) -> nix::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, layer, flags).map_err(errno)?;
+    ids.map_owners(tree.as_fd())?;
+    move_mount(tree, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(errno)
+}
+
+fn make_upper(ids: &Ids) -> nix::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some(c"tmpfs"), STAGE, Some(c"tmpfs"), flags, Some(c"mode=700"))?;
-    // The upper's own mode is that of the container's `/`.
+    // The upper's own mode and owner are those of the container's `/`.
     mkdir(UPPER, Mode::from_bits_truncate(0o755))?;
+    let (uid, gid) = ids.root();
+    chown(UPPER, Some(uid), Some(gid))?;
     mkdir(WORK, Mode::from_bits_truncate(0o700))?;
     mkdir(MERGED, Mode::from_bits_truncate(0o700))
 }
 
 /// By mount(2), because fsconfig takes at most 255 bytes a value and legacy overlayfs one value for all the
-/// layers; and from the layers' folder, because relative names leave room for several hundred of them in its
-/// one page.
+/// layers; and with names that are relative to the layers' folder, because these leave room for several hundred of
+/// them in its one page.
 fn mount_overlay(options: &CStr, target: &CStr, flags: MsFlags) -> nix::Result<()> {
-    chdir(layers::MOUNTED)?;
     let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some(c"overlay"), target, Some(c"overlay"), flags, Some(options))
 }
@@ -279,14 +291,6 @@ impl Root {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(mount, c"", target, c"", flags).map_err(errno)
     }
-
-    /// Shows `source`, a place of the machine, inside; what is mounted below it stays out.
-    fn bind(&self, source: &OwnedFd, inside: &CStr, attributes: u64) -> nix::Result<()> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = open_tree(source, c"", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(errno)?;
-        sys::add_mount_attributes(tree.as_fd(), attributes)?;
-        self.attach(tree.as_fd(), inside)
-    }
 }
 
 impl AsFd for Root {
@@ -296,61 +300,39 @@ impl AsFd for Root {
 }
 
 /// A new file system, mounted nowhere yet.
-fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: MountAttrFlags) -> nix::Result<OwnedFd> {
+pub(super) fn new_mount(
+    kind: &CStr,
+    options: &[(&CStr, &CStr)],
+    ids: &[(&CStr, u32)],
+    attributes: MountAttrFlags,
+) -> nix::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(errno)?;
     // The source, which every mount has and none of these needs: else the mount table says `none`.
     for &(key, value) in [(c"source", kind)].iter().chain(options) {
         fsconfig_set_string(&context, key, value).map_err(errno)?;
     }
+    for &(key, id) in ids {
+        fsconfig_set_string(&context, key, id.to_string().as_str()).map_err(errno)?;
+    }
     fsconfig_create(&context).map_err(errno)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(errno)
 }
 
-fn make_dev() -> nix::Result<OwnedFd> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let dev = new_mount(c"tmpfs", &[(c"mode", c"0755"), (c"size", c"64k")], attributes)?;
-    for (name, major, minor) in DEV_NODES {
-        mknodat(&dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
-    }
-    for (name, target) in DEV_LINKS {
-        symlinkat(target, &dev, name)?;
-    }
-    for name in DEV_FOLDERS {
-        mkdirat(&dev, name, Mode::from_bits_truncate(0o755))?;
-    }
-    Ok(dev)
-}
-
-impl Node {
-    /// Makes the node in `dev`, which is still nobody's but ours, with what its source is at this moment.
-    fn make(&self, dev: BorrowedFd<'_>, owner: (Uid, Gid)) -> nix::Result<()> {
-        let source = stat(&ports::resolve(&self.source).ok_or(Errno::ENOENT)?)?;
-        let kind = SFlag::from_bits_truncate(source.st_mode & libc::S_IFMT);
-        if kind != SFlag::S_IFCHR && kind != SFlag::S_IFBLK {
-            return Err(Errno::ENODEV);
-        }
-        make_parents(self.target.as_bytes(), |parent| mkdirat(dev, parent, Mode::from_bits_truncate(0o755)))?;
-        let target = self.target.as_c_str();
-        let mode = Mode::from_bits_truncate(source.st_mode & 0o777);
-        mknodat(dev, target, kind, mode, source.st_rdev)?;
-        // Whoever is given a device may use it.
-        fchownat(dev, target, Some(owner.0), Some(owner.1), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        fchmodat(dev, target, mode, FchmodatFlags::FollowSymlink)
-    }
-}
-
 impl Addition {
-    fn build(&self, root: &Root) -> nix::Result<()> {
+    fn build(&self, root: &Root, ids: &Ids) -> nix::Result<()> {
         match self {
             Self::Tmpfs { target, size, mode } => {
                 let mut options = vec![(c"mode", mode.as_c_str())];
                 options.extend(size.as_ref().map(|size| (c"size", size.as_c_str())));
+                let own = [(c"uid", ids.number(0)), (c"gid", ids.number(0))];
                 let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                root.attach(new_mount(c"tmpfs", &options, attributes)?.as_fd(), target)
+                root.attach(new_mount(c"tmpfs", &options, &own, attributes)?.as_fd(), target)
             }
             Self::Bind { source, target, attributes } => {
-                let source = volume::open_or_make(source, &root.open(target)?)?;
-                root.bind(&source, target, *attributes)
+                let model = root.open(target)?;
+                let volume = volume::open_or_make(source, &model, ids)?;
+                sys::add_mount_attributes(volume.as_fd(), *attributes)?;
+                root.attach(volume.as_fd(), target)
             }
         }
     }
@@ -363,23 +345,9 @@ fn resolv_conf(root: &Root) -> nix::Result<()> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let source = rustix::fs::open(RESOLV_CONF, flags, rustix::fs::Mode::empty()).map_err(errno)?;
     let target = CString::new(manifest::path::RESOLV_CONF).map_err(|_| Errno::EINVAL)?;
-    root.bind(&source, &target, ATTRIBUTES)
-}
-
-/// Calls `make` with each folder above `path`, the uppermost first.
-fn make_parents(path: &[u8], make: impl Fn(&CStr) -> nix::Result<()>) -> nix::Result<()> {
-    for (end, _) in path.iter().enumerate().filter(|&(at, &byte)| byte == b'/' && at > 0) {
-        let parent = CString::new(path.get(..end).unwrap_or_default()).map_err(|_| Errno::EINVAL)?;
-        ignore_existing(make(&parent))?;
-    }
-    Ok(())
-}
-
-fn ignore_existing(made: nix::Result<()>) -> nix::Result<()> {
-    match made {
-        Err(Errno::EEXIST) => Ok(()),
-        other => other,
-    }
+    let tree = volume::tree_of(&source)?;
+    sys::add_mount_attributes(tree.as_fd(), ATTRIBUTES)?;
+    root.attach(tree.as_fd(), &target)
 }
 
 #[cfg(test)]
@@ -404,7 +372,7 @@ mod tests {
 
     #[test]
     fn the_uppermost_layer_comes_first_and_a_writable_root_has_an_upper() {
-        let Base::Writable { options } = base(&container()).unwrap() else { panic!("not writable") };
+        let Shape::Writable { options } = base(&container()).unwrap().shape else { panic!("not writable") };
         let expected =
             c"lowerdir=1:0,upperdir=/run/coracle/stage/upper,workdir=/run/coracle/stage/work".to_owned();
         assert_eq!(options, expected);
@@ -413,28 +381,18 @@ mod tests {
     #[test]
     fn a_read_only_root_of_one_layer_is_that_layer() {
         let single = Container { layers: vec![7], read_only: true, ..container() };
-        let Base::Single { layer } = base(&single).unwrap() else { panic!("not single") };
-        assert_eq!(layer, c"/run/coracle/layers/7".to_owned());
+        let single = base(&single).unwrap();
+        assert!(matches!(single.shape, Shape::Single));
+        assert_eq!(single.layers, [c"7".to_owned()]);
         let merged = Container { layers: vec![7, 8], read_only: true, ..container() };
-        let Base::Merged { options } = base(&merged).unwrap() else { panic!("not merged") };
+        let Shape::Merged { options } = base(&merged).unwrap().shape else { panic!("not merged") };
         assert_eq!(options, c"lowerdir=7:8".to_owned());
     }
 
     #[test]
     fn five_hundred_layers_fit_into_one_page_of_options() {
         let many = Container { layers: (500..1000).collect(), ..container() };
-        let Base::Writable { options } = base(&many).unwrap() else { panic!("not writable") };
+        let Shape::Writable { options } = base(&many).unwrap().shape else { panic!("not writable") };
         assert!(options.as_bytes().len() < 4096, "{}", options.as_bytes().len());
-    }
-
-    #[test]
-    fn parents_are_made_from_the_top() {
-        let made = std::cell::RefCell::new(vec![]);
-        make_parents(b"/var/lib/data", |parent| {
-            made.borrow_mut().push(parent.to_owned());
-            Err(Errno::EEXIST)
-        })
-        .unwrap();
-        assert_eq!(made.into_inner(), [c"/var".to_owned(), c"/var/lib".to_owned()]);
     }
 }

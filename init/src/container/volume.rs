@@ -1,15 +1,17 @@
 //! A volume's source: a folder or file of the machine that a container gets to see.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, fchown};
+use nix::unistd::{Gid, Uid, fchownat};
 use rustix::fs::{CWD, OFlags, ResolveFlags, openat2};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::ids::Ids;
 use crate::error::errno;
 use crate::mounts;
 
@@ -23,41 +25,60 @@ pub(super) fn is_guarded(source: &str) -> bool {
     OWN.iter().map(Path::new).any(|own| own.starts_with(source) || source.starts_with(own))
 }
 
-/// Opens `source`. When nothing is there, a folder is made with the owner and mode of `model`, the place that
-/// it will cover: a database that gave its own folder away in the image can write to an empty volume there.
+/// A mount of `source`, attached nowhere yet. When nothing is there, a folder is made with the owner and mode of
+/// `model`, the place that it will cover: a database that gave its own folder away in the image can write to an
+/// empty volume there.
 ///
 /// No link is followed. The machine has none of its own, and a service that another one shares a volume with
 /// could lead the way to any place of the machine by one (CVE-2021-30465).
-pub(super) fn open_or_make(source: &CStr, model: &OwnedFd) -> nix::Result<OwnedFd> {
+pub(super) fn open_or_make(source: &CStr, model: &OwnedFd, ids: &Ids) -> nix::Result<OwnedFd> {
     mounts::unseal()?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match openat2(CWD, source, flags, rustix::fs::Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        Err(rustix::io::Errno::NOENT) => make(source, model),
-        opened => opened.map_err(errno),
+    let opened = openat2(CWD, source, flags, rustix::fs::Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let (source, is_new) = match opened {
+        Ok(source) => (source, false),
+        Err(rustix::io::Errno::NOENT) => make(source)?,
+        Err(error) => return Err(errno(error)),
+    };
+    let tree = tree_of(&source)?;
+    match ids.map_owners(tree.as_fd()) {
+        // What cannot be mapped is as it is: what the kernel makes up, and before Linux 6.3 all that is in memory.
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(errno) => return Err(errno),
     }
+    if is_new {
+        let model = fstat(model)?;
+        fchmod(&source, Mode::from_bits_truncate(model.st_mode & 0o1777))?;
+        // Through the tree: a volume whose owners are mapped stores the container's own numbers.
+        let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
+        fchownat(&tree, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
+    }
+    Ok(tree)
 }
 
-fn make(path: &CStr, model: &OwnedFd) -> nix::Result<OwnedFd> {
+/// A mount of `source`, a place of the machine, attached nowhere; what is mounted below it stays out.
+pub(super) fn tree_of(source: &OwnedFd) -> nix::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(source, c"", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(errno)
+}
+
+/// Makes the folder `path`, and those above it that are not there. Returns whether it was this call that made it:
+/// where another container's child was faster, it is that one's.
+fn make(path: &CStr) -> nix::Result<(OwnedFd, bool)> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let model = fstat(model)?;
     let mut folder = open(c"/", flags, Mode::empty())?;
+    let mut is_new = false;
     let mut names = path.to_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty()).peekable();
     while let Some(name) = names.next() {
-        let is_last = names.peek().is_none();
-        let mode = Mode::from_bits_truncate(if is_last { 0o700 } else { 0o755 });
-        let is_new = match mkdirat(&folder, name, mode) {
+        let mode = Mode::from_bits_truncate(if names.peek().is_none() { 0o700 } else { 0o755 });
+        is_new = match mkdirat(&folder, name, mode) {
             Ok(()) => true,
-            // For the last one: another container's child was faster, and it is that one's then.
             Err(Errno::EEXIST) => false,
             Err(errno) => return Err(errno),
         };
-        folder = nix::fcntl::openat(&folder, name, flags, Mode::empty())?;
-        if is_new && is_last {
-            fchown(&folder, Some(Uid::from_raw(model.st_uid)), Some(Gid::from_raw(model.st_gid)))?;
-            fchmod(&folder, Mode::from_bits_truncate(model.st_mode & 0o1777))?;
-        }
+        folder = openat(&folder, name, flags, Mode::empty())?;
     }
-    Ok(folder)
+    Ok((folder, is_new))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::artifact::erofs::{self, Kind, Metadata, Writer};
 use crate::config::{self, Config};
 use crate::convert::{Converted, Layer};
 use crate::error::Error;
+use crate::ids;
 use crate::kernel::Module;
 use crate::layer::{Special, Tree};
 use crate::oci::descriptor::Digest;
@@ -164,6 +165,7 @@ impl Sample {
             compression: None,
             config: &config,
             images: &images,
+            ids: &ids::allocate(&config, &ids::Ranges::new()).unwrap(),
             roots: &root::look(&config, &self.images),
             kernel: (&self.kernel.0, &self.kernel.1),
             modules: &self.modules,

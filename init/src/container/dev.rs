@@ -1,0 +1,130 @@
+//! A container's `/dev`: a file system of its own with the devices that give nothing away, and those that the
+//! config adds.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use manifest::Device;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::libc;
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat, stat};
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use rustix::mount::MountAttrFlags;
+
+use super::ids::Ids;
+use super::rootfs::new_mount;
+use super::text;
+use crate::error::Result;
+use crate::ports;
+
+/// Folders that file systems are mounted on.
+const FOLDERS: [&CStr; 3] = [c"pts", c"shm", c"mqueue"];
+
+/// Name, major, minor: devices that give away nothing of the machine.
+const NODES: [(&CStr, u64, u64); 6] = [
+    (c"null", 1, 3),
+    (c"zero", 1, 5),
+    (c"full", 1, 7),
+    (c"random", 1, 8),
+    (c"urandom", 1, 9),
+    (c"tty", 5, 0),
+];
+
+const LINKS: [(&CStr, &CStr); 5] = [
+    (c"fd", c"/proc/self/fd"),
+    (c"stdin", c"/proc/self/fd/0"),
+    (c"stdout", c"/proc/self/fd/1"),
+    (c"stderr", c"/proc/self/fd/2"),
+    (c"ptmx", c"pts/ptmx"),
+];
+
+/// Makes what every container has, for user 0 of `ids`.
+pub(super) fn make(ids: &Ids) -> nix::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let options = [(c"mode", c"0755"), (c"size", c"64k")];
+    let dev = new_mount(c"tmpfs", &options, &[(c"uid", ids.number(0)), (c"gid", ids.number(0))], attributes)?;
+    let give = |name| own(dev.as_fd(), name, ids.root());
+    for (name, major, minor) in NODES {
+        mknodat(&dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
+        give(name)?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, &dev, name)?;
+        give(name)?;
+    }
+    for name in FOLDERS {
+        mkdirat(&dev, name, Mode::from_bits_truncate(0o755))?;
+    }
+    Ok(dev)
+}
+
+/// A device of the machine that a container gets.
+pub(super) struct Node {
+    source: String,
+    /// Relative to `/dev`.
+    target: CString,
+}
+
+impl Node {
+    pub(super) fn prepare(device: &Device) -> Result<Self> {
+        let target = device.target.trim_start_matches("/dev/").trim_start_matches('/');
+        Ok(Self { source: device.source.clone(), target: text(target)? })
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Makes the node in `dev`, which is still nobody's but ours, with what its source is at this moment.
+    pub(super) fn make(&self, dev: BorrowedFd<'_>, owner: (Uid, Gid)) -> nix::Result<()> {
+        let source = stat(&ports::resolve(&self.source).ok_or(Errno::ENOENT)?)?;
+        let kind = SFlag::from_bits_truncate(source.st_mode & libc::S_IFMT);
+        if kind != SFlag::S_IFCHR && kind != SFlag::S_IFBLK {
+            return Err(Errno::ENODEV);
+        }
+        make_parents(self.target.as_bytes(), |parent| mkdirat(dev, parent, Mode::from_bits_truncate(0o755)))?;
+        let target = self.target.as_c_str();
+        let mode = Mode::from_bits_truncate(source.st_mode & 0o777);
+        mknodat(dev, target, kind, mode, source.st_rdev)?;
+        // Whoever is given a device may use it.
+        own(dev, target, owner)?;
+        fchmodat(dev, target, mode, FchmodatFlags::FollowSymlink)
+    }
+}
+
+fn own(dev: BorrowedFd<'_>, name: &CStr, (uid, gid): (Uid, Gid)) -> nix::Result<()> {
+    fchownat(dev, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// Calls `make` with each folder above `path`, the uppermost first.
+fn make_parents(path: &[u8], make: impl Fn(&CStr) -> nix::Result<()>) -> nix::Result<()> {
+    for (end, _) in path.iter().enumerate().filter(|&(at, &byte)| byte == b'/' && at > 0) {
+        let parent = CString::new(path.get(..end).unwrap_or_default()).map_err(|_| Errno::EINVAL)?;
+        ignore_existing(make(&parent))?;
+    }
+    Ok(())
+}
+
+fn ignore_existing(made: nix::Result<()>) -> nix::Result<()> {
+    match made {
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_made_from_the_top() {
+        let made = std::cell::RefCell::new(vec![]);
+        make_parents(b"/var/lib/data", |parent| {
+            made.borrow_mut().push(parent.to_owned());
+            Err(Errno::EEXIST)
+        })
+        .unwrap();
+        assert_eq!(made.into_inner(), [c"/var".to_owned(), c"/var/lib".to_owned()]);
+    }
+}

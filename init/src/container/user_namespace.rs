@@ -1,0 +1,72 @@
+//! A container's user namespace: made once, when the machine boots, and entered by each start.
+//!
+//! A child that is cloned right into a new user namespace has no power over the machine, and so cannot build the
+//! container's root: it can make no device node, cannot map the owners of layers, cannot open a volume, and an
+//! overlay that it mounts does not see `trusted.overlay.opaque`. So the child builds with PID 1's privileges and
+//! enters the namespace last. What it has built belongs to the machine's user namespace: no capability inside has
+//! power over the container's mounts, processes' namespace, host name or network.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use manifest::IDS_PER_CONTAINER;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, setns};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use crate::error::{Error, Result, errno};
+use crate::sys;
+
+/// A user namespace with its ids. It lasts for as long as this.
+pub(super) struct UserNamespace(File);
+
+impl UserNamespace {
+    /// Makes one in which the ids from 0 on are the machine's from `first` on.
+    ///
+    /// The kernel makes a namespace together with a process, so one is cloned that ends at once. Its zombie is
+    /// all that the rest needs, and waits for the supervisor to be reaped.
+    pub(super) fn make(first: u32) -> Result<Self> {
+        let failed = |errno| Error::new("make", "a user namespace", errno);
+        let pid = sys::clone_into(None, libc::CLONE_NEWUSER, forbid_nesting).map_err(failed)?;
+        let zombie = rustix::process::Pid::from_raw(pid.as_raw()).ok_or_else(|| failed(Errno::ESRCH))?;
+        let ended = waitid(WaitId::Pid(zombie), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+            .map_err(|error| failed(errno(error)))?;
+        match ended.and_then(|status| status.exit_status()) {
+            Some(0) => {}
+            code => {
+                let why = code.map_or(Errno::ECHILD, Errno::from_raw);
+                return Err(Error::new("forbid", "nested user namespaces", why));
+            }
+        }
+        let map = format!("0 {first} {IDS_PER_CONTAINER}");
+        for file in ["uid_map", "gid_map"] {
+            let path = format!("/proc/{pid}/{file}");
+            fs::write(&path, &map).map_err(|error| Error::io("write", path, &error))?;
+        }
+        let path = format!("/proc/{pid}/ns/user");
+        File::open(&path).map(Self).map_err(|error| Error::io("open", path, &error))
+    }
+
+    /// Makes it this process's own. Nothing outside it is in this process's power any more, and within it
+    /// everything is.
+    pub(super) fn enter(&self) -> nix::Result<()> {
+        setns(&self.0, CloneFlags::CLONE_NEWUSER)
+    }
+}
+
+impl AsFd for UserNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Nobody in the namespace can make another one, and gain full capabilities in that: most of the kernel's
+/// vulnerabilities of the last years began so. The setting is that of the writer's namespace, and so is written
+/// from inside, through the machine's own `/proc`.
+fn forbid_nesting() -> i32 {
+    match fs::write("/proc/sys/user/max_user_namespaces", "0") {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+    }
+}
