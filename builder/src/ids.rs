@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use manifest::{IDS_PER_CONTAINER, Name};
 
-use crate::config::{Config, Userns};
+use crate::config::{Config, Service, Userns, Volume};
 use crate::error::{Error, Result};
+use crate::target::is_within;
 
 /// The first id of each service's range.
 pub type Ranges = BTreeMap<Name, u32>;
@@ -15,6 +16,9 @@ const FIRST: u32 = 1 << 20;
 
 /// The ranges end where ids no longer fit 31 bits: some system calls take signed ones.
 const END: u32 = 1 << 31;
+
+/// What no service can write to, or what is the same for all whatever their users are.
+const SHARED_ANYWAY: &[&str] = &["/coracle", "/dev", "/init", "/proc", "/sys"];
 
 /// All ranges, the lowest first.
 fn ranges() -> impl Iterator<Item = u32> {
@@ -44,6 +48,44 @@ pub fn allocate(config: &Config, old: &Ranges) -> Result<Ranges> {
         given.insert(service.name.clone(), free.next().ok_or_else(none)?);
     }
     Ok(given)
+}
+
+/// The range that each service runs with: its own, or that of the first service with which it shares volumes.
+///
+/// Volumes are in the machine's memory, whose file system cannot map owners: with other users a service could not even
+/// read what a oneshot has prepared for it. Services that share nothing, or only read, have no ids in common.
+pub fn in_use(config: &Config, given: &Ranges) -> Ranges {
+    let private: Vec<&Service> =
+        config.services.iter().filter(|service| service.userns == Userns::Private).collect();
+    // Each one's first, by position. A service that joins two groups makes one of them.
+    let mut leaders: Vec<usize> = (0..private.len()).collect();
+    for (later, service) in private.iter().enumerate() {
+        for earlier in 0..later {
+            let (one, other) = (leaders[earlier], leaders[later]);
+            if one != other && share(private[earlier], service) {
+                let first = one.min(other);
+                leaders
+                    .iter_mut()
+                    .filter(|leader| [one, other].contains(leader))
+                    .for_each(|leader| *leader = first);
+            }
+        }
+    }
+    let ranges = private.iter().zip(leaders).filter_map(|(service, leader)| {
+        let first = given.get(&private[leader].name)?;
+        Some((service.name.clone(), *first))
+    });
+    ranges.collect()
+}
+
+/// Whether one of the two may see what the other writes.
+fn share(one: &Service, other: &Service) -> bool {
+    let overlap = |a: &Volume, b: &Volume| {
+        !(a.read_only && b.read_only)
+            && !SHARED_ANYWAY.iter().any(|top| is_within(&a.source, top))
+            && (is_within(&a.source, &b.source) || is_within(&b.source, &a.source))
+    };
+    one.volumes.iter().any(|a| other.volumes.iter().any(|b| overlap(a, b)))
 }
 
 /// Why these are not ranges as [`allocate`] gives them, if they are not.
@@ -103,6 +145,40 @@ mod tests {
     fn a_service_with_the_machines_users_needs_no_range() {
         let config = config(&["web]", "host]\nuserns = \"host\""]);
         assert_eq!(allocate(&config, &Ranges::new()), Ok(given(&[("web", FIRST)])));
+    }
+
+    #[test]
+    fn services_that_share_what_one_of_them_writes_have_the_same_users() {
+        for (volumes, together) in [
+            (["/srv/x:/x", "/srv/x:/x:ro"], true),
+            (["/srv:/x:ro", "/srv/x/y:/y"], true),
+            (["/srv/x:/x:ro", "/srv/x:/x:ro"], false),
+            (["/srv/x:/x", "/srv/y:/x"], false),
+            (["/srv/x:/x", "/srv/xy:/x"], false),
+            (["/proc:/a", "/proc:/a"], false),
+            (["/coracle/layers:/a", "/coracle:/a"], false),
+        ] {
+            let [one, other] = volumes.map(|volume| format!("\nvolumes = [\"{volume}\"]"));
+            let config = config(&[&format!("a]{one}"), "b]", &format!("c]{other}")]);
+            let given = allocate(&config, &Ranges::new()).unwrap();
+            let used = in_use(&config, &given);
+            let first = |name: &str| used[&Name::try_from(name.to_owned()).unwrap()];
+            assert_eq!(first("a") == first("c"), together, "{volumes:?}");
+            assert_eq!((first("a"), first("b")), (FIRST, SECOND), "{volumes:?}");
+        }
+    }
+
+    #[test]
+    fn who_shares_with_two_makes_them_share() {
+        let config = config(&[
+            "a]\nvolumes = [\"/a:/a\"]",
+            "host]\nuserns = \"host\"\nvolumes = [\"/a:/a\", \"/e:/e\"]",
+            "b]\nvolumes = [\"/b:/b\"]",
+            "e]\nvolumes = [\"/e:/e\"]",
+            "c]\nvolumes = [\"/b:/b\", \"/a:/a\"]",
+        ]);
+        let used = in_use(&config, &allocate(&config, &Ranges::new()).unwrap());
+        assert_eq!(used, given(&[("a", FIRST), ("b", FIRST), ("c", FIRST), ("e", THIRD)]));
     }
 
     #[test]

@@ -156,7 +156,7 @@ pub struct Container {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ids {
     /// A range of the container's own, in a user namespace: 0 inside is `first`, and so on for [`IDS_PER_CONTAINER`].
-    /// Ranges of two containers have no id in common.
+    /// Two containers have the same range, because they share volumes, or no id in common.
     Own {
         /// User and group 0 of the container.
         first: u32,

@@ -18,7 +18,7 @@ use crate::artifact::erofs::Compression;
 use crate::config::{Config, FileContent, Port, Service, Userns};
 use crate::convert::{Image, Layer};
 use crate::error::{Error, Result};
-use crate::ids::Ranges;
+use crate::ids::{self, Ranges};
 use crate::kernel::{Module, Needs};
 use crate::layer::Special;
 use crate::oci::descriptor::Digest;
@@ -158,8 +158,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
     let mut layers = LayerStore::default();
     let mut services = Vec::new();
     let mut errors = Vec::new();
+    let ids = ids::in_use(config, inputs.ids);
     for service in &config.services {
-        match supervised(inputs, service, &mut layers) {
+        match supervised(inputs, service, &ids, &mut layers) {
             Ok(supervised) => services.push(supervised),
             Err(error) => {
                 errors.push(error.within(format!("{} (image `{}`)", service.path(), service.image)));
@@ -202,7 +203,12 @@ fn special(image: &Image) -> Option<(String, Special)> {
 }
 
 /// A service as init supervises it, its layers added to the store.
-fn supervised(inputs: &Inputs<'_>, service: &Service, layers: &mut LayerStore) -> Result<Supervised> {
+fn supervised(
+    inputs: &Inputs<'_>,
+    service: &Service,
+    ids: &Ranges,
+    layers: &mut LayerStore,
+) -> Result<Supervised> {
     let reference = service.image.to_string();
     let image = inputs.images.iter().find(|image| image.reference == reference);
     let image = image.ok_or_else(|| Error::new("the image was not fetched"))?;
@@ -212,7 +218,7 @@ fn supervised(inputs: &Inputs<'_>, service: &Service, layers: &mut LayerStore) -
     let ids = match service.userns {
         Userns::Host => Ids::Machine,
         Userns::Private => {
-            let first = inputs.ids.get(&service.name);
+            let first = ids.get(&service.name);
             Ids::Own { first: *first.ok_or_else(|| Error::new("the lock gives it no user ids"))? }
         }
     };

@@ -1,8 +1,8 @@
 //! Who owns a file of the machine that services see.
 //!
 //! A volume whose file system can map owners shows each service the ids that are stored. The initramfs cannot: what
-//! one service alone sees of it is given to that service's own ids at build. What several see keeps the ids that the
-//! config says, which inside are nobody's.
+//! only services with the same ids see of it is given to these ids at build. What others see as well keeps the ids
+//! that the config says, which inside are nobody's.
 
 use std::collections::BTreeSet;
 
