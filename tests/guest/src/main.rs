@@ -20,6 +20,8 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe sleep MILLISECONDS             end later
        probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
        probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT
+       probe chown FILE UID GID             give a file to somebody
+       probe user-namespace                 try to make one, and print `made` or why not
        probe precede|spoil                  as the machine's first process: leave an outsider behind, or spoil
                                             the boot manifest, and become init
        probe outside                        do what the file of orders says";
@@ -48,6 +50,14 @@ fn main() -> ExitCode {
         ["sleep", milliseconds] => sleep(milliseconds),
         ["orphan", milliseconds] => orphan(milliseconds),
         ["pause"] => pause(),
+        ["chown", file, uid, gid] => chown(file, uid, gid),
+        ["user-namespace"] => {
+            match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER) {
+                Ok(()) => println!("made"),
+                Err(errno) => println!("{errno:?}"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         ["precede"] => outside::precede().map(|never| match never {}),
         ["spoil"] => outside::spoil().map(|never| match never {}),
         ["outside"] => Ok(outside::obey()),
@@ -85,6 +95,13 @@ fn sleep(milliseconds: &str) -> Result<ExitCode, String> {
         .map_err(|error| format!("`{milliseconds}` is no number of milliseconds: {error}"))?;
     thread::sleep(Duration::from_millis(duration));
     Ok(ExitCode::SUCCESS)
+}
+
+fn chown(file: &str, uid: &str, gid: &str) -> Result<ExitCode, String> {
+    let number = |text: &str| text.parse().map_err(|error| format!("`{text}` is no id: {error}"));
+    std::os::unix::fs::lchown(file, Some(number(uid)?), Some(number(gid)?))
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| format!("cannot give `{file}` away: {error}"))
 }
 
 /// Starts a sleeper and ends before it does, so that it becomes somebody else's child.
