@@ -29,6 +29,7 @@ const OPTIONS: &[&str] = &[
     "SYSFS",
     "TMPFS",
     "UNIX",
+    "USER_NS",
     "UTS_NS",
     "VIRTIO_CONSOLE",
     "VIRTIO_NET",

@@ -307,6 +307,25 @@ fn a_locked_build_accepts_a_fresh_lock_and_explains_a_stale_one() {
 }
 
 #[test]
+fn a_lock_that_gives_a_service_no_users_is_stale_and_one_that_has_more_is_not() {
+    let place = Place::new("locked-users");
+    place.builds();
+    let path = place.path("m.lock");
+    let lock = fs::read_to_string(&path).unwrap();
+    assert!(lock.contains("\n[ids]\napp = 1114112\nweb = 1048576\n"), "{lock}");
+    fs::write(&path, lock.replace("\nweb = 1048576\n", "\ngone = 1048576\n")).unwrap();
+    let said = place.fails(place.build().arg("--locked"));
+    assert!(
+        said.starts_with("error: the lock file `m.lock` is stale: `web` has no user ids in the lock"),
+        "{said}"
+    );
+    place.builds();
+    let now = fs::read_to_string(&path).unwrap();
+    assert!(now.contains("\n[ids]\napp = 1114112\ngone = 1048576\nweb = 1179648\n"), "{now}");
+    place.succeeds(place.build().arg("--locked"));
+}
+
+#[test]
 fn emptying_the_store_meanwhile_costs_a_build_time_or_one_sentence() {
     let place = Place::new("emptied");
     place.builds();
