@@ -16,6 +16,7 @@ use crate::progress::say;
 use crate::resolve;
 use crate::root;
 use crate::run;
+use crate::seccomp;
 use crate::source_file::SourceFile;
 use crate::store::Store;
 
@@ -79,11 +80,14 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let mut errors = Vec::new();
     let init = gather(&mut errors, init(inputs));
     let sources = gather(&mut errors, file_sources(&config));
+    let profiles = gather(&mut errors, seccomp::read(&config));
 
     let lock_path = config.base.join(format!("{}.lock", config.name));
     let old = Lock::read(&lock_path)?;
     let lock = gather(&mut errors, resolve::resolve(&config, old.as_ref(), &store));
-    let (Some(init), Some(sources), Some(lock)) = (init, sources, lock) else { return Err(errors.into()) };
+    let (Some(init), Some(sources), Some(profiles), Some(lock)) = (init, sources, profiles, lock) else {
+        return Err(errors.into());
+    };
     if inputs.locked {
         resolve::require_fresh(old.as_ref(), &lock, &lock_path)?;
     }
@@ -99,18 +103,23 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
 
     let kernel_file = SourceFile::look(&kernel.image)?;
     let images: Vec<convert::Image> = converted.into_iter().map(|converted| converted.image).collect();
-    let inputs = plan::Inputs {
+    let found = plan::Inputs {
         config: &config,
         images: &images,
         ids: &lock.ids,
         compression,
         roots: &roots,
         kernel: (&kernel.label, &kernel_file),
+        release: kernel.release(),
+        profiles: &profiles,
         modules: &modules,
         init: &init,
         sources: &sources,
     };
-    let plan = plan::plan(&inputs)?;
+    let plan = plan::plan(&found)?;
+    if inputs.deny_privileges {
+        plan::deny(&plan.privileges)?;
+    }
     Ok(Planned { plan, lock, lock_path })
 }
 

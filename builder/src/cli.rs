@@ -103,6 +103,9 @@ pub struct Inputs {
     /// Leave layers uncompressed: the first build is faster, the machine larger
     #[arg(long)]
     pub fast: bool,
+    /// Fail when a key gives a service a privilege; `plan` lists them
+    #[arg(long)]
+    pub deny_privileges: bool,
     /// The machine's PID 1 [default: the file `init` beside this program]
     #[arg(long, value_name = "FILE", env = "CORACLE_INIT")]
     pub init: Option<PathBuf>,

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use manifest::{Manifest, path};
+use manifest::{Manifest, Seccomp, path};
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::sethostname;
@@ -39,6 +39,12 @@ fn parse(text: &[u8]) -> Result<Manifest> {
         if container.layers.is_empty() || container.layers.iter().any(|&layer| layer >= manifest.layers.len())
         {
             return Err(refuse(format!("service `{}` has a layer that the machine has not", service.name)));
+        }
+        if let Seccomp::Program(index) = container.seccomp
+            && index >= manifest.seccomp.len()
+        {
+            let name = &service.name;
+            return Err(refuse(format!("service `{name}` has a seccomp program that the machine has not")));
         }
         if container.argv.is_empty() {
             return Err(refuse(format!("service `{}` has no program", service.name)));
@@ -103,7 +109,7 @@ mod tests {
     #[test]
     fn a_manifest_of_another_version_is_refused_by_its_version() {
         let expected = "its version is 9, this init understands 2 only";
-        let empty = r#""name":"m","modules":[],"layers":[],"network":"none","services":[]"#;
+        let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","services":[]"#;
         assert!(refusal(&format!(r#"{{"version":9,{empty}}}"#)).ends_with(expected));
         assert!(refusal(r#"{"version":9,"novelty":[]}"#).ends_with(expected));
     }
@@ -115,10 +121,11 @@ mod tests {
 
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
-        let text = r#"{"version":2,"name":"m","modules":[],"layers":[],"network":"none","services":[{
+        let text = r#"{"version":2,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","services":[{
             "name":"web","kind":"service","restart":"always","stop":{"signal":15,"grace_ms":1},"container":{
             "layers":[0],"read_only":false,"hostname":"web","argv":["x"],"env":[],"cwd":"/",
-            "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},"capabilities":0,"mounts":[],"devices":[]}}]}"#;
+            "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},"capabilities":0,"seccomp":"unconfined",
+            "mounts":[],"devices":[]}}]}"#;
         assert!(refusal(text).ends_with("service `web` has a layer that the machine has not"));
     }
 }

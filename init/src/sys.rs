@@ -100,6 +100,23 @@ pub fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno
     Errno::last()
 }
 
+/// Makes the kernel run `program` for every system call of this process and of all that come after it
+/// (`SECCOMP_SET_MODE_FILTER`). Needs no_new_privs or CAP_SYS_ADMIN.
+pub fn filter_system_calls(program: &[libc::sock_filter]) -> nix::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    const NO_FLAGS: c_uint = 0;
+    // SAFETY: the third argument points to a structure that lives through the call, and that one to as many
+    // instructions as it says, which are borrowed for the call. The kernel copies them and writes to neither. What
+    // the program makes of later calls is that they fail or end the process, which is no harm to memory.
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, NO_FLAGS, &raw const program)
+    };
+    Errno::result(result).map(drop)
+}
+
 /// Marks every descriptor from `first` on as closed by exec (Linux 5.11).
 pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed, so none that safe code owns becomes invalid.

@@ -7,11 +7,13 @@
 //! here raises [`VERSION`] and updates that file in the same commit.
 
 pub mod name;
+pub mod program;
 pub mod report;
 
 use serde::{Deserialize, Serialize};
 
 pub use name::Name;
+pub use program::{Instruction, Program};
 
 /// The version of the boot manifest's shape. init refuses any other.
 pub const VERSION: u32 = 2;
@@ -43,6 +45,8 @@ pub struct Manifest {
     pub modules: Vec<String>,
     /// Digests (64 hexadecimal digits) of the layers, each mounted once and shared by the containers that use it.
     pub layers: Vec<String>,
+    /// Seccomp programs, shared by the containers whose calls are filtered alike.
+    pub seccomp: Vec<Program>,
     /// What to do with the machine's first network interface.
     pub network: Network,
     /// Oneshots in the order in which they run, then services in the order in which they start.
@@ -144,6 +148,8 @@ pub struct Container {
     pub user: User,
     /// The capabilities kept, as a bit set of `CAP_*` numbers: bounding, and for user 0 permitted and effective.
     pub capabilities: u64,
+    /// Which system calls it has.
+    pub seccomp: Seccomp,
     /// Mounts beside the standard ones (`/proc`, `/sys`, `/dev`, …), in order.
     pub mounts: Vec<Mount>,
     /// Device nodes beside the standard ones.
@@ -163,6 +169,16 @@ pub enum Ids {
     },
     /// Themselves: user 0 of the container is user 0 of the machine.
     Machine,
+}
+
+/// Which system calls a container has. Not an `Option`, which a document without the key would leave empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seccomp {
+    /// All that the kernel has.
+    Unconfined,
+    /// Those that a program lets pass: an index into [`Manifest::seccomp`].
+    Program(usize),
 }
 
 /// Numeric credentials.

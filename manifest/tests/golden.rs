@@ -7,7 +7,8 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Container, Device, Ids, Kind, Manifest, Mount, Name, Network, OnFailure, Restart, Service, Stop, User,
+    Container, Device, Ids, Kind, Manifest, Mount, Name, Network, OnFailure, Program, Restart, Seccomp,
+    Service, Stop, User,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,24 +17,25 @@ use serde::de::DeserializeOwned;
 const GOLDEN: &str = r#"
 {"version":2,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
+"seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
 "network":"dhcp",
 "services":[
 {"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"restart":"on-failure",
 "stop":{"signal":15,"grace_ms":10000},
 "container":{"layers":[1],"read_only":true,"hostname":"migrate",
 "argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
-"capabilities":1531,"mounts":[],"devices":[]}},
+"capabilities":1531,"seccomp":{"program":1},"mounts":[],"devices":[]}},
 {"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"restart":"never",
 "stop":{"signal":9,"grace_ms":0},
 "container":{"layers":[1],"read_only":true,"hostname":"warm-up",
 "argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
-"capabilities":0,"mounts":[],"devices":[]}},
+"capabilities":0,"seccomp":{"program":1},"mounts":[],"devices":[]}},
 {"name":"web","kind":"service","restart":"always",
 "stop":{"signal":3,"grace_ms":90000},
 "container":{"layers":[0,2,1],"read_only":false,"hostname":"front",
 "argv":["/bin/web","--name=\"é\""],"env":["PATH=/bin","EMPTY="],"cwd":"/srv","ids":"machine",
 "user":{"uid":33,"gid":34,"groups":[4,50]},
-"capabilities":18446744073709551615,
+"capabilities":18446744073709551615,"seccomp":"unconfined",
 "mounts":[
 {"tmpfs":{"target":"/run","size":1048576,"mode":1023}},
 {"bind":{"source":"/srv/data","target":"/data","read_only":true}}],
@@ -69,6 +71,7 @@ fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, ca
             ids: Ids::Own { first: 1 << 20 },
             user: User { uid: 0, gid: 0, groups: Vec::new() },
             capabilities,
+            seccomp: Seccomp::Program(1),
             mounts: Vec::new(),
             devices: Vec::new(),
         },
@@ -92,6 +95,7 @@ fn web() -> Service {
             ids: Ids::Machine,
             user: User { uid: 33, gid: 34, groups: vec![4, 50] },
             capabilities: u64::MAX,
+            seccomp: Seccomp::Unconfined,
             mounts: vec![
                 Mount::Tmpfs { target: "/run".into(), size: 1 << 20, mode: 0o1777 },
                 Mount::Bind { source: "/srv/data".into(), target: "/data".into(), read_only: true },
@@ -108,6 +112,9 @@ fn sample() -> Manifest {
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
+        seccomp: [&["0006000000000000"][..], &["0020000000000004", "000600007fff0000"]]
+            .map(|instructions| Program::try_from(instructions.join(" ")).unwrap())
+            .into(),
         network: Network::Dhcp,
         services: vec![
             oneshot("migrate", OnFailure::AbortBoot, Restart::OnFailure, gently, 1531),
@@ -154,7 +161,9 @@ fn what_another_version_might_add_or_leave_out_is_refused() {
         (r#""ids":"machine""#, r#""ids":"all""#),
         (r#""uid":33"#, r#""uid":-33"#),
         (r#""gid":34"#, r#""gid":4294967296"#),
-        (r#""cwd":"/srv""#, r#""cwd":"/srv","shell":[]"#),
+        (r#""cwd":"/srv""#, r#""cwd":"/srv","apparmor":[]"#),
+        (r#""seccomp":"unconfined","#, ""),
+        (r#""0006000000000000""#, r#""0006""#),
         (r#""on_failure":"ignore""#, r#""on_failure":"reboot""#),
         (r#"{"tmpfs":{"#, r#"{"tmpfs":{"huge":true,"#),
         (r#"{"bind":{"#, r#"{"overlay":{"#),

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 
+use serde_json::json;
 use tests::{coracle, demo_image, folder};
 
 fn config(name: &str, text: &str) -> PathBuf {
@@ -49,5 +50,6 @@ fn a_plan_is_json_for_programs() {
     assert_eq!(code, Some(0), "{stderr}");
     let plan: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(plan["manifest"]["services"][0]["name"], "a");
-    assert_eq!(plan["privileges"][0], "service.a: shares the machine's network");
+    let network = json!({ "service": "service.a", "key": null, "what": "shares the machine's network" });
+    assert_eq!(plan["privileges"][0], network);
 }

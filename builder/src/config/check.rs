@@ -11,7 +11,7 @@ use manifest::{Kind, Name, OnFailure, Restart};
 use super::problem::{Problem, suggestion};
 use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, Variables};
 use super::value::{self, Port};
-use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Service, Userns};
+use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Seccomp, Service, Userns};
 use crate::artifact::erofs::CLUSTER_RANGE;
 use crate::oci::limits::Limits;
 use crate::oci::reference::Reference;
@@ -51,7 +51,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     for (tables, oneshot) in [(raw.oneshots, true), (raw.services, false)] {
         for table in tables {
             let span = table.span.clone();
-            let Some(value) = check.service(table, oneshot) else { continue };
+            let Some(value) = check.service(table, oneshot, &base) else { continue };
             if services.iter().any(|other| other.value.name == value.name) {
                 check.at(&span, value.path(), "a oneshot has the same name; names are unique in a machine");
             }
@@ -79,6 +79,15 @@ fn cluster_size(size: u64) -> Result<usize, String> {
     known.ok_or_else(|| {
         format!("a cluster has {}KiB, twice that and so on up to {}KiB", least >> 10, most >> 10)
     })
+}
+
+/// Where a seccomp profile comes from. A path of one of the two words has a `./` before it.
+fn seccomp(written: &str, base: &std::path::Path) -> Seccomp {
+    match written {
+        "default" => Seccomp::Default,
+        "unconfined" => Seccomp::Unconfined,
+        path => Seccomp::File(base.join(path)),
+    }
 }
 
 struct Check<'a> {
@@ -229,7 +238,12 @@ impl Check<'_> {
         }
     }
 
-    fn service(&mut self, At { value: raw, span }: At<RawService>, oneshot: bool) -> Option<Service> {
+    fn service(
+        &mut self,
+        At { value: raw, span }: At<RawService>,
+        oneshot: bool,
+        base: &std::path::Path,
+    ) -> Option<Service> {
         let path = format!("{}.{}", if oneshot { "oneshot" } else { "service" }, raw.name.value);
         let name = self.name(&path, &raw.name);
         let image = match &raw.image {
@@ -275,6 +289,7 @@ impl Check<'_> {
             tmpfs,
             volumes,
             devices,
+            seccomp: raw.seccomp.map_or(Seccomp::Default, |written| seccomp(&written.value, base)),
             read_only: raw.read_only.is_some_and(|read_only| read_only.value),
             userns: userns.unwrap_or(Userns::Private),
             hostname,

@@ -117,6 +117,8 @@ pub struct Service {
     pub volumes: Vec<Volume>,
     /// Device nodes of the machine.
     pub devices: Vec<Device>,
+    /// Which system calls it has.
+    pub seccomp: Seccomp,
     /// No writable upper on the image's layers.
     pub read_only: bool,
     /// Whose the users and groups inside are.
@@ -138,6 +140,17 @@ pub enum Userns {
     Private,
     /// The machine's.
     Host,
+}
+
+/// Where a service's seccomp profile comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seccomp {
+    /// It is Coracle's.
+    Default,
+    /// There is none.
+    Unconfined,
+    /// It is in a file, in Docker's format.
+    File(PathBuf),
 }
 
 impl Service {

@@ -52,6 +52,6 @@ impl Kernel {
         if self.option(option(codec)).ok()? != Some("y") {
             return Some(false);
         }
-        self.options.as_ref()?.release.map(|release| release >= INLINED_SINCE)
+        self.release().map(|release| release >= INLINED_SINCE)
     }
 }

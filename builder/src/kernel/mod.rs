@@ -67,6 +67,11 @@ impl Kernel {
         self.options.as_ref().map(|options| options.values.get(name).map(String::as_str)).ok_or(())
     }
 
+    /// The first two numbers of its release; `None` when its configuration is not known.
+    pub fn release(&self) -> Option<(u32, u32)> {
+        self.options.as_ref()?.release
+    }
+
     /// The modules that `needs` asks for and those named in `extra`, with all that they depend on, in load order.
     /// Fails when the kernel has neither a module nor a built-in for one of them.
     pub fn modules(&self, needs: Needs, extra: &[String]) -> Result<Vec<Module>> {

@@ -10,6 +10,8 @@ pub struct Needs {
     pub overlay: bool,
     /// A container has users of its own.
     pub user_namespaces: bool,
+    /// The system calls of some container are filtered.
+    pub seccomp: bool,
 }
 
 /// An option of the kernel, and why a machine cannot do without it.
@@ -57,6 +59,8 @@ const EVERY_MACHINE: &[Requirement] = &[
 const OVERLAY: Requirement =
     driver("CONFIG_OVERLAY_FS", "overlay", "to put a container's layers on each other");
 const USER_NS: Requirement = built_in("CONFIG_USER_NS", "to give each service users of its own");
+const SECCOMP: Requirement =
+    built_in("CONFIG_SECCOMP_FILTER", "to filter system calls (see the key `seccomp`)");
 const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
 
 /// Set where EROFS can mount a file by itself (Linux 6.12 and later), so that no loop device is needed.
@@ -68,7 +72,12 @@ const MAPPED_LAYERS_SINCE: (u32, u32) = (5, 19);
 /// The modules that the machine needs, before dependencies; an error names the first option that is missing.
 pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>> {
     let file_backed = kernel.option(FILE_BACKED_EROFS) == Ok(Some("y"));
-    let conditional = [(needs.overlay, &OVERLAY), (needs.user_namespaces, &USER_NS), (!file_backed, &LOOP)];
+    let conditional = [
+        (needs.overlay, &OVERLAY),
+        (needs.user_namespaces, &USER_NS),
+        (needs.seccomp, &SECCOMP),
+        (!file_backed, &LOOP),
+    ];
     let conditional =
         conditional.into_iter().filter(|(needed, _)| *needed).map(|(_, requirement)| requirement);
     let mut modules = Vec::new();
@@ -121,5 +130,5 @@ fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static s
 /// Every option that can be required.
 #[cfg(test)]
 pub fn options() -> impl Iterator<Item = &'static str> {
-    EVERY_MACHINE.iter().chain([&OVERLAY, &USER_NS, &LOOP]).map(|requirement| requirement.option)
+    EVERY_MACHINE.iter().chain([&OVERLAY, &USER_NS, &SECCOMP, &LOOP]).map(|requirement| requirement.option)
 }

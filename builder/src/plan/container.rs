@@ -1,6 +1,6 @@
 //! One service of the config and its image, merged into what init starts.
 
-use manifest::{Container, IDS_PER_CONTAINER, Ids, Mount, Service as Supervised, Stop, User};
+use manifest::{Container, IDS_PER_CONTAINER, Ids, Mount, Seccomp, Service as Supervised, Stop, User};
 
 use super::user;
 use crate::config::Service;
@@ -25,7 +25,7 @@ const DEFAULT_CAPABILITIES: &[(&str, u32)] = &[
     ("NET_BIND_SERVICE", 10),
 ];
 
-/// A service's container, but for the layers, which the caller numbers.
+/// A service's container, but for the layers and the seccomp program, which the caller numbers.
 pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Result<Supervised> {
     let spec = service.user.as_deref().unwrap_or(&defaults.user);
     let resolved = user::resolve(spec, &root.passwd, &root.group)?;
@@ -53,6 +53,7 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Re
         user: resolved.user,
         hostname,
         capabilities,
+        seccomp: Seccomp::Unconfined,
         mounts: mounts(service, defaults, root)?,
         devices: service.devices.clone(),
     };

@@ -8,6 +8,7 @@ pub mod memory;
 mod mount_point;
 mod owner;
 mod print;
+mod privilege;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use manifest::{Ids, Manifest, Name, Network, Service as Supervised};
 
 use crate::artifact::erofs::Compression;
-use crate::config::{Config, FileContent, Port, Service, Userns};
+use crate::config::{self, Config, FileContent, Port, Service, Userns};
 use crate::convert::{Image, Layer};
 use crate::error::{Error, Result};
 use crate::ids::{self, Ranges};
@@ -23,9 +24,11 @@ use crate::kernel::{Module, Needs};
 use crate::layer::Special;
 use crate::oci::descriptor::Digest;
 use crate::root::Roots;
+use crate::seccomp;
 use crate::source_file::SourceFile;
 use crate::target::targets;
 pub use print::bytes;
+pub use privilege::{Privilege, deny};
 
 /// Coracle's words on the kernel's command line. The config's own follow and win, since the kernel takes the last.
 ///
@@ -67,6 +70,10 @@ pub struct Inputs<'a> {
     pub roots: &'a Roots,
     /// The kernel's name for people, and its file.
     pub kernel: (&'a str, &'a SourceFile),
+    /// The first two numbers of the kernel's release, where they are known.
+    pub release: Option<(u32, u32)>,
+    /// The seccomp profiles that services name.
+    pub profiles: &'a seccomp::Profiles,
     /// The modules, in load order.
     pub modules: &'a [Module],
     /// PID 1.
@@ -96,6 +103,8 @@ pub struct ImagePlan {
     pub special: BTreeMap<String, Special>,
     /// How the layers of images are compressed, if they are.
     pub compression: Option<Compression>,
+    /// What weakens the isolation of services.
+    pub privileges: Vec<Privilege>,
     /// What `coracle run` publishes.
     pub ports: Vec<Port>,
 }
@@ -149,18 +158,19 @@ pub fn needs(config: &Config) -> Needs {
     // A read-only root of one layer needs no overlay, but how many layers there are is known later: only a machine
     // that has no containers at all does without.
     let user_namespaces = config.services.iter().any(|service| service.userns == Userns::Private);
-    Needs { overlay: !config.services.is_empty(), user_namespaces }
+    let seccomp = config.services.iter().any(|service| service.seccomp != config::Seccomp::Unconfined);
+    Needs { overlay: !config.services.is_empty(), user_namespaces, seccomp }
 }
 
 /// Decides what is written, or says everything that stands in the way.
 pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
     let config = inputs.config;
-    let mut layers = LayerStore::default();
+    let mut shared = Shared::default();
     let mut services = Vec::new();
     let mut errors = Vec::new();
     let ids = ids::in_use(config, inputs.ids);
     for service in &config.services {
-        match supervised(inputs, service, &ids, &mut layers) {
+        match supervised(inputs, service, &ids, &mut shared) {
             Ok(supervised) => services.push(supervised),
             Err(error) => {
                 errors.push(error.within(format!("{} (image `{}`)", service.path(), service.image)));
@@ -170,11 +180,13 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
     if !errors.is_empty() {
         return Err(errors);
     }
+    let Shared { layers, programs } = shared;
     let manifest = Manifest {
         version: manifest::VERSION,
         name: config.name.clone(),
         modules: inputs.modules.iter().map(|module| module.file.clone()).collect(),
         layers: layers.digests,
+        seccomp: programs.into_list(),
         network: Network::Dhcp,
         services,
     };
@@ -187,6 +199,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
         kernel_label: inputs.kernel.0.to_owned(),
         kernel: inputs.kernel.1.clone(),
         cmdline,
+        privileges: privilege::privileges(config, &manifest.services),
         initramfs: initramfs(inputs, &manifest, layers.contents).map_err(|error| vec![error])?,
         manifest,
         layer_users: layers.users,
@@ -202,12 +215,19 @@ fn special(image: &Image) -> Option<(String, Special)> {
     (*special != Special::default()).then(|| (image.reference.clone(), special.clone()))
 }
 
-/// A service as init supervises it, its layers added to the store.
+/// What containers have in common, each thing once.
+#[derive(Default)]
+struct Shared {
+    layers: LayerStore,
+    programs: seccomp::Programs,
+}
+
+/// A service as init supervises it, its layers and its seccomp program added to what is shared.
 fn supervised(
     inputs: &Inputs<'_>,
     service: &Service,
     ids: &Ranges,
-    layers: &mut LayerStore,
+    shared: &mut Shared,
 ) -> Result<Supervised> {
     let reference = service.image.to_string();
     let image = inputs.images.iter().find(|image| image.reference == reference);
@@ -223,6 +243,9 @@ fn supervised(
         }
     };
     let mut supervised = container::merge(service, &image.defaults, root, ids)?;
+    let facts = seccomp::Facts { capabilities: supervised.container.capabilities, kernel: inputs.release };
+    supervised.container.seccomp = shared.programs.add(&service.seccomp, inputs.profiles, facts)?;
+    let layers = &mut shared.layers;
     let targets = targets(inputs.config, service, &image.defaults)?;
     let own = mount_point::layer(&targets, root)?;
     supervised.container.layers.extend(own.map(|bytes| layers.add_own(bytes)));

@@ -26,29 +26,9 @@ impl ImagePlan {
             "layers": self.layer_users,
             "compression": self.compression.map(|compression| compression.to_string()),
             "ports": ports,
-            "privileges": self.privileges(),
+            "privileges": self.privileges,
             "special": self.special,
         })
-    }
-
-    /// What weakens the isolation of a service, each with its key path.
-    fn privileges(&self) -> Vec<String> {
-        let mut privileges = Vec::new();
-        for service in &self.manifest.services {
-            let path = path(service);
-            privileges.push(format!("{path}: shares the machine's network"));
-            privileges.extend(userns(service));
-            for device in &service.container.devices {
-                privileges.push(format!("{path}.devices: may use {}", device.source));
-            }
-            for mount in &service.container.mounts {
-                if let Mount::Bind { source, read_only, .. } = mount {
-                    let may = if *read_only { "may read" } else { "may write" };
-                    privileges.push(format!("{path}.volumes: {may} the machine's {source}"));
-                }
-            }
-        }
-        privileges
     }
 }
 
@@ -79,7 +59,7 @@ impl fmt::Display for ImagePlan {
         }
         self.write_initramfs(text)?;
         writeln!(text, "\nprivileges")?;
-        self.privileges().iter().try_for_each(|line| writeln!(text, "  {line}"))?;
+        self.privileges.iter().try_for_each(|line| writeln!(text, "  {line}"))?;
         self.write_special(text)
     }
 }
@@ -186,14 +166,6 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Resul
     let Stop { signal, grace_ms } = service.stop;
     let grace = std::time::Duration::from_millis(grace_ms);
     writeln!(text, "  stops    by {}, killed after {grace:?}", crate::config::signal_name(signal))
-}
-
-/// What a service without a user namespace may do that others may not.
-fn userns(service: &Service) -> Option<String> {
-    let is_host = service.container.ids == Ids::Machine;
-    is_host.then(|| {
-        format!("{}.userns: its users are the machine's, its root the machine's root", path(service))
-    })
 }
 
 /// A word of a command: quoted where a reader could not tell where it ends.

@@ -62,6 +62,10 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
     // PID 1 handles no signal, so every disposition is the default already.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
     sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;
+    // Last: from here on only what the container may call can be called, and a profile has to allow only exec.
+    if let Some(filter) = &launch.filter {
+        filter.install().map_err(at(Step::Seccomp))?;
+    }
     Err(Failure::new(Step::Execute, 0, execute(launch)))
 }
 

@@ -49,12 +49,14 @@ pub enum Step {
     Signals,
     /// Descriptors that end with exec.
     Descriptors,
+    /// The seccomp filter.
+    Seccomp,
     /// The program itself.
     Execute,
 }
 
 impl Step {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Report,
         Self::Isolate,
         Self::Hostname,
@@ -76,6 +78,7 @@ impl Step {
         Self::NoNewPrivileges,
         Self::Signals,
         Self::Descriptors,
+        Self::Seccomp,
         Self::Execute,
     ];
 
@@ -100,6 +103,7 @@ impl Step {
             Self::Stdio => "connect",
             Self::User => "become",
             Self::Descriptors => "close",
+            Self::Seccomp => "install",
             Self::Execute => "run",
         }
     }
@@ -124,6 +128,7 @@ impl Step {
             Self::NoNewPrivileges => "no_new_privs",
             Self::Signals => "the signal mask",
             Self::Descriptors => "descriptors",
+            Self::Seccomp => "the seccomp filter",
             Self::StandardMount | Self::Device | Self::Mount | Self::WorkingDirectory | Self::Execute => "",
         }
     }

@@ -10,14 +10,16 @@ mod dev;
 mod failure;
 mod ids;
 mod rootfs;
+mod seccomp;
 mod user_namespace;
 mod volume;
 
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
-use manifest::Container;
+use manifest::{Container, Seccomp};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -25,6 +27,7 @@ use nix::unistd::{Gid, Pid, Uid, pipe2, read};
 
 pub use cgroup::Group;
 pub use failure::{Failure, Step};
+pub use seccomp::Filter;
 
 use ids::Ids;
 
@@ -46,6 +49,8 @@ pub struct Launch {
     gid: Gid,
     groups: Vec<Gid>,
     capabilities: u64,
+    /// Shared by the containers with the same one; none for those that have every system call.
+    filter: Option<Rc<Filter>>,
 }
 
 /// The descriptors that a container begins with.
@@ -77,9 +82,18 @@ pub enum Progress {
 }
 
 impl Launch {
-    /// Prepares `container`, and makes its user namespace. Fails when a text contains a NUL byte, which no system
-    /// call can take.
-    pub fn prepare(container: &Container) -> Result<Self> {
+    /// Prepares `container`, whose filter is one of `filters`, and makes its user namespace. Fails when the filter is
+    /// not there, and when a text contains a NUL byte, which no system call can take.
+    pub fn prepare(container: &Container, filters: &[Rc<Filter>]) -> Result<Self> {
+        let filter = match container.seccomp {
+            Seccomp::Unconfined => None,
+            Seccomp::Program(index) => {
+                let filter = filters.get(index);
+                Some(Rc::clone(
+                    filter.ok_or_else(|| Error::said("install", "the seccomp filter", "it is not there"))?,
+                ))
+            }
+        };
         Ok(Self {
             root: rootfs::Plan::prepare(container)?,
             hostname: container.hostname.as_str().to_owned(),
@@ -92,6 +106,7 @@ impl Launch {
             gid: Gid::from_raw(container.user.gid),
             groups: container.user.groups.iter().copied().map(Gid::from_raw).collect(),
             capabilities: container.capabilities,
+            filter,
         })
     }
 
@@ -110,7 +125,11 @@ impl Launch {
             Step::Execute => self.program(),
             step => step.object().to_owned(),
         };
-        format!("{} `{object}`: {}", failure.step.verb(), failure.errno.desc())
+        let reason = match failure.step {
+            Step::Seccomp => seccomp::explain(failure.errno),
+            _ => failure.errno.desc(),
+        };
+        format!("{} `{object}`: {reason}", failure.step.verb())
     }
 
     /// The program as the container names it: one that is looked for in `PATH` has no folder.
@@ -192,6 +211,7 @@ mod tests {
             ids: manifest::Ids::Machine,
             user: User { uid: 0, gid: 0, groups: vec![] },
             capabilities: 0,
+            seccomp: Seccomp::Unconfined,
             mounts: vec![],
             devices: vec![],
         }
@@ -207,21 +227,32 @@ mod tests {
 
     #[test]
     fn a_failure_is_a_sentence_about_its_object() {
-        let launch = Launch::prepare(&container()).unwrap();
+        let launch = Launch::prepare(&container(), &[]).unwrap();
         for (failure, sentence) in [
             (Failure::new(Step::Overlay, 0, Errno::EINVAL), "mount `the overlay root`: Invalid argument"),
             (Failure::new(Step::StandardMount, 0, Errno::EPERM), "mount `/proc`: Operation not permitted"),
             (Failure::new(Step::Execute, 0, Errno::ENOENT), "run `nginx`: No such file or directory"),
             (Failure::new(Step::Mount, 9, Errno::EIO), "mount ``: I/O error"),
+            (
+                Failure::new(Step::Seccomp, 0, Errno::ENOSYS),
+                "install `the seccomp filter`: the kernel has no seccomp (CONFIG_SECCOMP_FILTER)",
+            ),
         ] {
             assert_eq!(launch.explain(&failure), sentence);
         }
     }
 
     #[test]
+    fn a_container_whose_filter_is_missing_is_refused_when_the_machine_boots() {
+        let filtered = Container { seccomp: Seccomp::Program(0), ..container() };
+        let error = Launch::prepare(&filtered, &[]).err().unwrap();
+        assert_eq!(error.to_string(), "cannot install `the seccomp filter`: it is not there");
+    }
+
+    #[test]
     fn a_text_with_a_nul_byte_is_refused_when_the_machine_boots() {
         let odd = Container { cwd: "/a\0b".to_owned(), ..container() };
-        let error = Launch::prepare(&odd).err().unwrap();
+        let error = Launch::prepare(&odd, &[]).err().unwrap();
         assert_eq!(error.to_string(), "cannot use `/a\\0b`: it contains a NUL byte");
     }
 }

@@ -21,7 +21,7 @@ use super::service::Rules;
 use super::signal::{self, Delivery};
 use super::source::Source;
 use crate::clock::{self, nanoseconds};
-use crate::container::{self, Failure, Group, Launch, Progress, Stdio};
+use crate::container::{self, Failure, Filter, Group, Launch, Progress, Stdio};
 use crate::error::{Error, Result};
 use crate::log::Console;
 use crate::net::Network;
@@ -100,13 +100,14 @@ impl Supervisor {
             .open("/dev/null")
             .map_err(|error| Error::io("open", "/dev/null", &error))?;
         let buttons = Button::find();
+        let filters = Filter::prepare_all(&manifest.seccomp);
         let mut services = Vec::with_capacity(manifest.services.len());
         for service in &manifest.services {
             console.widen(service.name.as_str().len());
             services.push(Supervised {
                 name: service.name.clone(),
                 stop: service.stop,
-                launch: Launch::prepare(&service.container)?,
+                launch: Launch::prepare(&service.container, &filters)?,
                 group: Group::make(service.name.as_str())?,
                 output: Output::new().map_err(failed)?,
                 status: None,

@@ -11,6 +11,7 @@ use crate::layer::{Special, Tree};
 use crate::oci::descriptor::Digest;
 use crate::oci::image::Process;
 use crate::root;
+use crate::seccomp;
 use crate::source_file::SourceFile;
 
 /// Something in a layer.
@@ -35,6 +36,7 @@ pub struct Sample {
     pub modules: Vec<Module>,
     pub init: SourceFile,
     pub sources: Vec<SourceFile>,
+    pub profiles: seccomp::Profiles,
 }
 
 pub fn file(path: &str, size: u64) -> SourceFile {
@@ -139,6 +141,7 @@ impl Sample {
             modules: vec![Module { file: "erofs.ko".into(), bytes: b"module".to_vec() }],
             init: file("/dist/init", 1_300_000),
             sources: Vec::new(),
+            profiles: seccomp::Profiles::new(),
         }
     }
 
@@ -168,6 +171,8 @@ impl Sample {
             ids: &ids::allocate(&config, &ids::Ranges::new()).unwrap(),
             roots: &root::look(&config, &self.images),
             kernel: (&self.kernel.0, &self.kernel.1),
+            release: Some((6, 1)),
+            profiles: &self.profiles,
             modules: &self.modules,
             init: &self.init,
             sources: &self.sources,

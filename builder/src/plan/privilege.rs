@@ -1,0 +1,76 @@
+//! What weakens the isolation of a service, each thing with the key that asks for it.
+
+use std::fmt;
+
+use manifest::{Ids, Mount, Service as Supervised};
+use serde::Serialize;
+
+use crate::config::{Config, Seccomp, Service};
+use crate::error::Error;
+
+/// Something that a container may do beside what every container may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Privilege {
+    /// The key path of the service's table.
+    pub service: String,
+    /// The key that asks for it. None where all services have it and no key takes it away yet.
+    pub key: Option<&'static str>,
+    /// What it is, as the rest of a sentence about the service.
+    pub what: String,
+}
+
+impl fmt::Display for Privilege {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, key, what } = self;
+        match key {
+            Some(key) => write!(f, "{service}.{key}: {what}"),
+            None => write!(f, "{service}: {what}"),
+        }
+    }
+}
+
+/// The privileges of all services, in their order.
+pub fn privileges(config: &Config, supervised: &[Supervised]) -> Vec<Privilege> {
+    config.services.iter().zip(supervised).flat_map(|(service, supervised)| of(service, supervised)).collect()
+}
+
+fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {
+    let path = service.path();
+    let privilege = |key, what| Privilege { service: path.clone(), key, what };
+    let mut privileges = vec![privilege(None, "shares the machine's network".to_owned())];
+    if supervised.container.ids == Ids::Machine {
+        let what = "its users are the machine's, its root the machine's root".to_owned();
+        privileges.push(privilege(Some("userns"), what));
+    }
+    match &service.seccomp {
+        Seccomp::Default => {}
+        Seccomp::Unconfined => {
+            privileges.push(privilege(Some("seccomp"), "may make every system call".to_owned()));
+        }
+        Seccomp::File(file) => {
+            let what = format!("may make the system calls that {} allows", file.display());
+            privileges.push(privilege(Some("seccomp"), what));
+        }
+    }
+    for device in &supervised.container.devices {
+        privileges.push(privilege(Some("devices"), format!("may use {}", device.source)));
+    }
+    for mount in &supervised.container.mounts {
+        if let Mount::Bind { source, read_only, .. } = mount {
+            let may = if *read_only { "may read" } else { "may write" };
+            privileges.push(privilege(Some("volumes"), format!("{may} the machine's {source}")));
+        }
+    }
+    privileges
+}
+
+/// Refuses what keys of the config ask for.
+pub fn deny(privileges: &[Privilege]) -> Result<(), Vec<Error>> {
+    let asked = privileges.iter().filter(|privilege| privilege.key.is_some());
+    let refuse = |privilege: &Privilege| {
+        Error::new(privilege.to_string())
+            .hint("`--deny-privileges` refuses this: leave out the key, or the option")
+    };
+    let errors: Vec<Error> = asked.map(refuse).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
