@@ -13,6 +13,7 @@
 #![expect(clippy::unwrap_used, reason = "every failure in this crate is a test's failure")]
 
 mod answer;
+mod caller;
 mod image;
 mod line;
 pub mod place;
@@ -26,6 +27,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use answer::assert_answers;
+pub use caller::{Abi, caller};
 pub use image::{Image, Layer, layout};
 pub use line::Line;
 pub use vm::{Config, Ended, Kernel, Machine};

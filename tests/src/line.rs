@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use probe::{Answer, Event, Identity, Message, Metadata, Output, Refusal, Request};
+use probe::{Answer, Event, Identity, Message, Metadata, Outcome, Output, Refusal, Request};
 
 /// The most that an answer may take: emulated machines are slow, and share the processors with a second one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -181,6 +181,14 @@ impl Line {
         match self.ask(&Request::Run { argv: argv.iter().map(|word| (*word).to_owned()).collect() }) {
             Answer::Output(output) => output,
             other => panic!("{other:?} is no output"),
+        }
+    }
+
+    /// Makes system calls in processes of their own by a program that [`caller`](crate::caller) made.
+    pub fn call(&self, program: &str, calls: &[[u64; 7]]) -> Vec<Outcome> {
+        match self.ask(&Request::Call { program: program.to_owned(), calls: calls.to_vec() }) {
+            Answer::Outcomes(outcomes) => outcomes,
+            other => panic!("{other:?} are no outcomes"),
         }
     }
 

@@ -53,3 +53,64 @@ fn a_plan_is_json_for_programs() {
     let network = json!({ "service": "service.a", "key": null, "what": "shares the machine's network" });
     assert_eq!(plan["privileges"][0], network);
 }
+
+#[test]
+fn privileges_that_keys_ask_for_are_listed_and_can_be_denied() {
+    let image = demo_image("busybox");
+    let text = |keys: &str| format!("name = \"privileged\"\n[service.a]\nimage = \"{image}\"\n{keys}\n");
+    let loose = config("loose", &text("seccomp = \"unconfined\"\nvolumes = [\"/srv:/srv:ro\"]"));
+    let (code, stdout, stderr) = run(&["plan", loose.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let listed = "\nprivileges\n  service.a: shares the machine's network\n  \
+                  service.a.seccomp: may make every system call\n  service.a.volumes: may read the machine's /srv\n";
+    assert!(stdout.contains(listed), "{stdout}");
+
+    let (code, _, stderr) = run(&["check", "--deny-privileges", loose.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    let hint = "\nhint: `--deny-privileges` refuses this: leave out the key, or the option\n";
+    let expected = format!(
+        "error: service.a.seccomp: may make every system call{hint}\
+         error: service.a.volumes: may read the machine's /srv{hint}"
+    );
+    assert_eq!(stderr, expected);
+
+    let strict = config("strict", &text("seccomp = \"default\""));
+    let (code, stdout, stderr) = run(&["check", "--deny-privileges", strict.to_str().unwrap()]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "privileged: no problems in 1 service\n"), "{stderr}");
+}
+
+#[test]
+fn a_seccomp_profile_is_read_from_a_file_and_its_mistakes_are_named() {
+    let image = demo_image("busybox");
+    let path = config(
+        "profiled",
+        &format!("name = \"profiled\"\n[service.a]\nimage = \"{image}\"\nseccomp = \"profile.json\"\n"),
+    );
+    let profile = path.with_file_name("profile.json");
+    for (text, said) in [
+        (None, "cannot read `PROFILE`: No such file or directory (os error 2)"),
+        (
+            Some(
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["bfp"],"action":"SCMP_ACT_ERRNO"}]}"#,
+            ),
+            "`PROFILE`: there is no system call `bfp` (did you mean `bpf`?)",
+        ),
+        (
+            Some(r#"{"defaultAction":"SCMP_ACT_ERRNO"}"#),
+            "`PROFILE`: it does not allow `execve`, without which no program starts",
+        ),
+    ] {
+        match text {
+            Some(text) => fs::write(&profile, text).unwrap(),
+            None => drop(fs::remove_file(&profile)),
+        }
+        let (code, _, stderr) = run(&["check", path.to_str().unwrap()]);
+        assert_eq!(code, Some(1));
+        let said = said.replace("PROFILE", profile.to_str().unwrap());
+        assert!(stderr.contains(&said) && stderr.starts_with("error: service.a"), "{stderr}");
+    }
+    fs::write(&profile, r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+    let (_, stdout, stderr) = run(&["plan", path.to_str().unwrap()]);
+    let listed = format!("service.a.seccomp: may make the system calls that {} allows", profile.display());
+    assert!(stdout.contains(&listed), "{stdout}{stderr}");
+}

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::facts;
+use crate::{calls, facts};
 
 /// How long to wait before looking again at a port that another process holds, or whose host side is not open:
 /// reading such a port returns nothing at once instead of blocking.
@@ -127,6 +127,7 @@ fn answer(request: Request, first_ns: u64, born_with: &[u32]) -> io::Result<Answ
                 printed.trim().parse().map_err(|_| io::Error::other(format!("no process id: {printed}")))?;
             Ok(Answer::Pid(pid))
         }
+        Request::Call { program, calls } => calls::make(&program, &calls).map(Answer::Outcomes),
         Request::Run { argv } => facts::output(&argv).map(Answer::Output),
     }
 }

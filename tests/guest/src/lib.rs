@@ -65,6 +65,13 @@ pub enum Request {
         /// How long it lives.
         milliseconds: u64,
     },
+    /// Makes system calls, each in a process of its own: [`Answer::Outcomes`].
+    Call {
+        /// The program that makes one: it reads the number and six arguments, native words, from its standard input.
+        program: String,
+        /// Numbers with arguments.
+        calls: Vec<[u64; 7]>,
+    },
     /// Runs a program to its end: [`Answer::Output`].
     Run {
         /// The program and its arguments.
@@ -102,6 +109,8 @@ pub enum Answer {
     Pid(i32),
     /// What a program did.
     Output(Output),
+    /// What became of system calls, in their order.
+    Outcomes(Vec<Outcome>),
 }
 
 /// Why a request was not met.
@@ -112,6 +121,18 @@ pub struct Refusal {
     pub errno: i32,
     /// A sentence.
     pub reason: String,
+}
+
+/// What became of a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Outcome {
+    /// It was carried out; or it ended the process, as `exit` does.
+    Done,
+    /// It failed with this error number.
+    Failed(i32),
+    /// The process was killed by this signal. It is SIGALRM when the call did not return within a second.
+    Killed(i32),
 }
 
 /// What happened to the probe. Times are nanoseconds of the machine's monotonic clock.

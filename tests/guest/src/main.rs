@@ -1,6 +1,7 @@
 //! The guest probe: runs as a service of a machine under test and answers the test's questions from the inside.
 
 mod agent;
+mod calls;
 mod facts;
 mod outside;
 
