@@ -80,19 +80,17 @@ pub fn in_use(config: &Config, given: &Ranges) -> Ranges {
 
 /// Whether one of the two may see what the other writes.
 fn share(one: &Service, other: &Service) -> bool {
-    let overlap = |a: &Volume, b: &Volume| {
-        !(a.read_only && b.read_only)
-            && !SHARED_ANYWAY.iter().any(|top| is_within(&a.source, top))
-            && (is_within(&a.source, &b.source) || is_within(&b.source, &a.source))
-    };
-    one.volumes.iter().any(|a| other.volumes.iter().any(|b| overlap(a, b)))
+    let is_anyway = |a: &&Volume| SHARED_ANYWAY.iter().any(|top| is_within(&a.source, top));
+    let overlap = |a: &Volume, b: &Volume| is_within(&a.source, &b.source) || is_within(&b.source, &a.source);
+    let shares = |a: &Volume| other.volumes.iter().any(|b| (!a.read_only || !b.read_only) && overlap(a, b));
+    one.volumes.iter().filter(|a| !is_anyway(a)).any(shares)
 }
 
 /// Why these are not ranges as [`allocate`] gives them, if they are not.
 pub fn find_mistake(given: &Ranges) -> Option<String> {
     let mut taken: BTreeMap<u32, &Name> = BTreeMap::new();
     given.iter().find_map(|(name, &first)| {
-        if first < FIRST || first >= END || first % IDS_PER_CONTAINER != 0 {
+        if !(FIRST..END).contains(&first) || first % IDS_PER_CONTAINER != 0 {
             let last = END - IDS_PER_CONTAINER;
             let name = name.as_str();
             return Some(format!(

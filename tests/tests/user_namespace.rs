@@ -85,6 +85,7 @@ fn check_all(machine: &Machine, memory_is_mapped: bool) {
     files_can_be_given_away_inside(a);
     another_service_is_out_of_reach(a, b, c);
     services_with_the_machines_users_reach_each_other(c, d);
+    the_machines_settings_are_out_of_reach(a);
     no_further_user_namespace_can_be_made(a);
     a_file_of_the_machine_belongs_to_the_one_service_that_sees_it(a, b);
     a_volume_outlives_its_service(a, c);
@@ -190,6 +191,13 @@ fn services_with_the_machines_users_reach_each_other(c: &Line, d: &Line) {
     let link = |pid: i32| c.try_ask(&Request::Link { path: format!("/machine/proc/{pid}/ns/pid") });
     let seen = pids.filter(|&pid| link(pid) == Ok(probe::Answer::Text(own.clone()))).count();
     assert_eq!(seen, 1, "the other one's process is found by what only a peer can read");
+}
+
+fn the_machines_settings_are_out_of_reach(a: &Line) {
+    for file in ["sys/kernel/core_pattern", "sys/kernel/printk", "sys/vm/overcommit_memory", "sysrq-trigger"]
+    {
+        assert_eq!(a.write(&format!("/machine/proc/{file}"), "1"), Err(EACCES), "{file}");
+    }
 }
 
 fn no_further_user_namespace_can_be_made(a: &Line) {

@@ -159,6 +159,23 @@ fn layers_may_take_what_the_table_allows() {
 }
 
 #[test]
+fn a_service_has_users_of_its_own_unless_it_asks_for_the_machines() {
+    let of = |key: &str| format!("name = \"m\"\n[service.a]\nimage = \"oci:a\"\n{key}\n");
+    for (key, userns) in [
+        ("", Userns::Private),
+        ("userns = \"private\"", Userns::Private),
+        ("userns = \"host\"", Userns::Host),
+    ] {
+        assert_eq!(config(&of(key)).services[0].userns, userns, "{key}");
+    }
+    let found = problems(&of("userns = \"none\""));
+    let said =
+        "service.a.userns: `none` is no user namespace: expected \"private\", the default, or \"host\"";
+    assert!(found.contains(said), "{found}");
+    assert!(problems(&of("userns_mode = \"host\"")).contains("did you mean `userns`?"));
+}
+
+#[test]
 fn published_ports_do_not_collide() {
     let text = "name = \"m\"\n[service.a]\nimage = \"oci:a\"\nports = [\"80:80\"]\n\
                 [service.b]\nimage = \"oci:a\"\nports = [\"8080:80\", \"80:80/udp\"]\n";

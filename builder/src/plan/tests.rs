@@ -1,6 +1,7 @@
 //! What is planned for a machine, as text, as JSON and as claims.
 
 mod sample;
+mod users;
 
 use manifest::{Container, Mount};
 
