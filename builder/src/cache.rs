@@ -20,8 +20,9 @@ use crate::store::{self, Store};
 const PLACES: &[(&str, &str)] =
     &[("blobs/sha256", "document"), ("kernels", "kernel"), ("machines", "machine"), ("resolved", "digest")];
 
-/// The folder that has a folder of layers for each format.
+/// The folder that has a folder of layers for each format, and what those are.
 const LAYERS: &str = "layers";
+const LAYER: &str = "layer";
 
 /// What the names of files and folders begin with that are being written, or being deleted.
 const DRAFT: char = '.';
@@ -49,7 +50,7 @@ pub fn list(store: &Store) -> Result<Vec<Item>> {
         collect(store, folder, kind, &mut items)?;
     }
     for format in names(&store.root().join(LAYERS))? {
-        collect(store, &format!("{LAYERS}/{format}"), "layer", &mut items)?;
+        collect(store, &format!("{LAYERS}/{format}"), LAYER, &mut items)?;
     }
     items.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(items)
@@ -61,12 +62,20 @@ pub fn remove(store: &Store, wanted: &[String]) -> Result<Vec<Item>> {
     let items = list(store)?;
     let mut chosen: Vec<Item> = Vec::new();
     for name in wanted {
-        let item = find(&items, name)?;
+        let item = find(&items, name).map_err(|error| error.within(format!("cannot remove `{name}`")))?;
         if !chosen.contains(item) {
             chosen.push(item.clone());
         }
     }
     take(store, chosen)
+}
+
+/// The file of a layer that is named likewise.
+pub fn layer(store: &Store, name: &str) -> Result<PathBuf> {
+    let mut items = list(store)?;
+    items.retain(|item| item.kind == LAYER);
+    let item = find(&items, name).map_err(|error| error.within(format!("cannot open the layer `{name}`")))?;
+    Ok(store.root().join(&item.name))
 }
 
 /// Takes away everything.
@@ -175,12 +184,11 @@ fn find<'a>(items: &'a [Item], name: &str) -> Result<&'a Item> {
     let found: Vec<&Item> = items.iter().filter(|item| !name.is_empty() && last(item)).collect();
     match found[..] {
         [item] => Ok(item),
-        [] => Err(Error::new(format!("cannot remove `{name}`: the store has nothing of this name"))
-            .hint("`coracle cache ls` lists what there is")),
-        [first, second, ..] => Err(Error::new(format!(
-            "cannot remove `{name}`: it could be `{}` and `{}`",
-            first.name, second.name
-        ))),
+        [] => {
+            Err(Error::new("the store has nothing of this name")
+                .hint("`coracle cache ls` lists what there is"))
+        }
+        [first, second, ..] => Err(Error::new(format!("it could be `{}` and `{}`", first.name, second.name))),
     }
 }
 
@@ -188,7 +196,7 @@ fn take(store: &Store, items: Vec<Item>) -> Result<Vec<Item>> {
     for item in &items {
         let path = store.root().join(&item.name);
         delete(&path).doing(|| format!("remove `{}`", path.display()))?;
-        if item.kind == "layer" {
+        if item.kind == LAYER {
             let record = store::record_path(&path);
             delete(&record).doing(|| format!("remove `{}`", record.display()))?;
         }
@@ -222,7 +230,7 @@ fn collect(store: &Store, folder: &str, kind: &'static str, items: &mut Vec<Item
     let at = store.root().join(folder);
     for name in names(&at)? {
         // What is known of a layer goes with it.
-        if kind == "layer" && name.ends_with(".json") {
+        if kind == LAYER && name.ends_with(".json") {
             continue;
         }
         let kind = if name.starts_with(DRAFT) { "draft" } else { kind };

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -53,6 +53,12 @@ pub enum Command {
         #[command(subcommand)]
         command: Cache,
     },
+    /// Look into a layer: list its files, read one of them, or make an archive of all
+    Layer {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Layer,
+    },
 }
 
 /// What can be done with the store.
@@ -81,6 +87,46 @@ pub enum Cache {
         #[arg(long, value_name = "AGE", value_parser = crate::cache::age)]
         older_than: Duration,
     },
+}
+
+/// What can be done with a layer.
+#[derive(Debug, Subcommand)]
+pub enum Layer {
+    /// List files: mode, names, owner, size, time in UTC, and path
+    Ls {
+        /// An .erofs file, or a name that `coracle cache ls` prints, or the start of its last part
+        layer: PathBuf,
+        /// A folder or file of the layer
+        #[arg(default_value = "/")]
+        path: OsString,
+        /// List a folder and all that is below it
+        #[arg(short = 'R', long)]
+        recursive: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the contents of a file to stdout
+    Cat {
+        /// An .erofs file, or a name that `coracle cache ls` prints, or the start of its last part
+        layer: PathBuf,
+        /// A file of the layer
+        path: OsString,
+    },
+    /// Write an OCI layer's tar archive to stdout that has everything the layer has
+    Tar {
+        /// An .erofs file, or a name that `coracle cache ls` prints, or the start of its last part
+        layer: PathBuf,
+    },
+}
+
+impl Layer {
+    /// The layer that is meant, as it was written.
+    pub fn layer(&self) -> &Path {
+        match self {
+            Self::Ls { layer, .. } | Self::Cat { layer, .. } | Self::Tar { layer } => layer,
+        }
+    }
 }
 
 /// The inputs of a build.

@@ -13,12 +13,14 @@ mod convert;
 mod error;
 mod fetch;
 mod ids;
+mod inspect;
 mod kernel;
 mod layer;
 mod lock;
 #[cfg(test)]
 mod mutation;
 mod oci;
+mod output;
 mod plan;
 mod process;
 mod progress;
@@ -76,6 +78,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         }
         Command::Run(options) => build::run(options),
         Command::Cache { command } => cache(command),
+        Command::Layer { command } => inspect::inspect(command).map(|()| 0).map_err(Failure::from),
     }
 }
 
@@ -99,12 +102,8 @@ fn cache(command: &Cache) -> Result<u8, Failure> {
     print(&format!("removed {}\n", cache::sum(&removed)))
 }
 
-/// Writes a result. A reader that has seen enough, such as `head`, is no failure.
+/// Writes a result.
 fn print(text: &str) -> Result<u8, Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(cause).doing(|| "write to stdout").map_err(Failure::from)
-        }
-        _ => Ok(0),
-    }
+    output::write(|out| out.write_all(text.as_bytes()).doing(|| "write to stdout"))?;
+    Ok(0)
 }

@@ -1,14 +1,21 @@
-//! Layers: from a tar archive to an EROFS image, and several images as one tree.
+//! Layers: from a tar archive to an EROFS image and back, and several images as one tree.
 
 mod archive;
 mod convert;
+mod header;
+mod listing;
 mod names;
 mod pax;
 mod special;
+mod tarball;
 mod tree;
+mod walk;
 
 pub use convert::{Input, convert};
+pub use listing::{Listing, list};
+pub use names::shown;
 pub use special::Special;
+pub use tarball::write as write_tarball;
 pub use tree::Tree;
 
 #[cfg(test)]

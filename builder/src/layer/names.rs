@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub const LINKS_MAX: usize = 40;
 
 /// What the name of a whiteout begins with (OCI image specification, `layer.md`).
-const WHITEOUT: &[u8] = b".wh.";
+pub const WHITEOUT: &[u8] = b".wh.";
 
 /// What an entry's name asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read as _;
+use std::sync::Arc;
 
 use super::names::{self, LINKS_MAX};
 use crate::artifact::erofs::{Contents, Image, Inode, Kind};
@@ -13,7 +14,7 @@ pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 /// Opened layers, the lowest first. Empty by default: a root folder with nothing in it.
 #[derive(Debug, Default)]
 pub struct Tree {
-    layers: Vec<Image>,
+    layers: Vec<Arc<Image>>,
 }
 
 /// A file that was found in a tree.
@@ -38,12 +39,12 @@ impl Tree {
     /// The tree of these layers, the lowest first.
     #[cfg(test)]
     pub fn new(layers: Vec<Image>) -> Self {
-        Self { layers }
+        Self { layers: layers.into_iter().map(Arc::new).collect() }
     }
 
     /// Puts a layer on top.
-    pub fn push(&mut self, layer: Image) {
-        self.layers.push(layer);
+    pub fn push(&mut self, layer: impl Into<Arc<Image>>) {
+        self.layers.push(layer.into());
     }
 
     /// What a path stands for, with all symbolic links followed as a process whose root this is would follow

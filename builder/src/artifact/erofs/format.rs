@@ -223,7 +223,7 @@ pub struct RawInode {
     pub size: u64,
     /// The first block of the data, the number of its blocks if it is compressed, or the number of a device.
     pub block_or_device: u32,
-    /// A number for `stat` on machines of 32 bits: any, but of its own.
+    /// A number for `stat` on machines of 32 bits, of its own: counts files in the order of writing, then folders.
     pub ino: u32,
     /// The owner.
     pub uid: u32,

@@ -21,9 +21,9 @@ mod xattr;
 use std::collections::BTreeMap;
 
 pub use cluster::{CLUSTER_RANGE, Compression};
-pub use format::Codec;
+pub use format::{Codec, PATH_MAX};
 pub use pool::Pool;
-pub use read::{Contents, Image, Inode};
+pub use read::{Contents, Image, Inode, damaged};
 pub use tree::{Found, InodeId};
 pub use write::{Output, Writer};
 pub use xattr::has_known_prefix;

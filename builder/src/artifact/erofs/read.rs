@@ -15,6 +15,9 @@ use super::index::{self, Placed};
 use super::{Kind, Metadata, codec, directory, xattr};
 use crate::error::{Context as _, Error, Result};
 
+/// What the names of one folder may take in memory: the writer takes in no more for all of an image.
+const NAMES_MAX: usize = 512 << 20;
+
 /// An image that is open for reading.
 #[derive(Debug)]
 pub struct Image {
@@ -35,6 +38,8 @@ pub struct Inode {
     pub links: u32,
     /// Its number in the image: equal for two names of one file.
     pub nid: u64,
+    /// Its place in the order in which files were written; folders come last.
+    pub order: u32,
     data: Data,
 }
 
@@ -138,12 +143,17 @@ impl Image {
     /// The names in a folder, sorted, without `.` and `..`.
     pub fn list(&self, folder: &Inode) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
+        let mut held = 0;
         if folder.kind != Kind::Directory {
             return Ok(entries);
         }
         for number in 0..folder.data.size.div_ceil(BLOCK_BYTES) {
             let block = self.directory_block(folder, number)?;
             let names = unpack(&block)?;
+            held += names.iter().map(|found| size_of::<Entry>() + found.name.len()).sum::<usize>();
+            if held > NAMES_MAX {
+                return Err(damaged("a folder has more names than are ever written"));
+            }
             let names = names.iter().filter(|found| !matches!(found.name, b"." | b".."));
             entries.extend(names.map(|found| Entry { name: found.name.to_vec(), nid: found.nid }));
         }
@@ -159,6 +169,9 @@ impl Image {
             RawInode::decode(&raw).ok_or_else(|| damaged("an inode has a layout that is never written"))?;
         let mut attributes = vec![0; xattr::len(raw.xattr_count)];
         let head = (INODE_LEN + attributes.len()) as u64;
+        if raw.mtime_nsec >= 1_000_000_000 {
+            return Err(damaged("a time has more nanoseconds than a second"));
+        }
         self.read_at(&mut attributes, at + INODE_LEN as u64)?;
         let xattrs = xattr::decode(&attributes).ok_or_else(|| damaged("extended attributes are corrupt"))?;
         let (whole, tail_at) = match raw.layout {
@@ -181,6 +194,7 @@ impl Image {
             kind: self.kind(&raw, &data)?,
             links: raw.nlink,
             nid,
+            order: raw.ino,
             data,
         };
         let has_data = matches!(inode.kind, Kind::Directory | Kind::File { .. } | Kind::Symlink(_));
@@ -222,6 +236,9 @@ impl Image {
                 }
                 target.resize(length, 0);
                 self.read_data(data, 0, &mut target)?;
+                if target.is_empty() || target.contains(&0) {
+                    return Err(damaged("a symbolic link leads nowhere"));
+                }
                 Ok(Kind::Symlink(target))
             }
             kind => Ok(kind),
@@ -346,7 +363,8 @@ fn unpack(block: &[u8]) -> Result<Vec<directory::Name<'_>>> {
     directory::unpack(block).ok_or_else(|| damaged("a folder is corrupt"))
 }
 
-fn damaged(reason: &str) -> Error {
+/// An image that was never written like this.
+pub fn damaged(reason: impl std::fmt::Display) -> Error {
     Error::new(format!("the layer's image is damaged: {reason}"))
         .hint("remove it from the store, it will be made again")
 }
