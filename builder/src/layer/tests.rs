@@ -4,6 +4,7 @@ mod breakouts;
 mod damage;
 mod merged;
 mod readers;
+mod tarball;
 
 use std::io::{Cursor, Read};
 
