@@ -36,6 +36,15 @@ const OPTIONS: &[&str] = &[
     "VIRTIO_PCI",
 ];
 
+/// Puts a kernel that nobody boots into a folder, as `bzImage` and `config`; it has these further options.
+pub fn put_kernel(folder: &Path, further: &[&str]) {
+    let mut kernel = vec![0; 8 << 20];
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    fs::write(folder.join("bzImage"), kernel).unwrap();
+    let options = OPTIONS.iter().chain(further).map(|option| format!("CONFIG_{option}=y\n"));
+    fs::write(folder.join("config"), options.collect::<String>()).unwrap();
+}
+
 /// A config, a store and an output folder of a test's own, empty at first.
 pub struct Place {
     /// The folder.
@@ -46,11 +55,7 @@ impl Place {
     /// A machine with an image of two layers, an image that is a folder, and a kernel that nobody boots.
     pub fn new(name: &str) -> Self {
         let place = Self::empty(name);
-        let mut kernel = vec![0; 8 << 20];
-        kernel[0x202..0x206].copy_from_slice(b"HdrS");
-        fs::write(place.path("bzImage"), kernel).unwrap();
-        let options: String = OPTIONS.iter().map(|option| format!("CONFIG_{option}=y\n")).collect();
-        fs::write(place.path("config"), options).unwrap();
+        put_kernel(&place.root, &[]);
         place.image("app");
         place.config(&format!(
             "[kernel]\npath = \"bzImage\"\n[service.web]\nimage = \"{}\"\n\
