@@ -9,6 +9,25 @@ use tar::{Builder, EntryType, Header};
 
 use crate::{folder, made, replace};
 
+/// An entry of any kind.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its type.
+    pub kind: EntryType,
+    /// Its name, of at most 100 bytes if no record has a longer one.
+    pub name: Vec<u8>,
+    /// What it is a link to.
+    pub link: Vec<u8>,
+    /// Its permissions.
+    pub mode: u32,
+    /// What an extended header says of it.
+    pub records: Vec<(String, Vec<u8>)>,
+    /// The device that it is.
+    pub device: (u32, u32),
+    /// What is in it.
+    pub contents: Vec<u8>,
+}
+
 /// One layer, written entry by entry.
 pub struct Layer(Builder<Vec<u8>>);
 
@@ -65,6 +84,27 @@ impl Layer {
         let key = format!("SCHILY.xattr.{name}");
         self.0.append_pax_extensions([(key.as_str(), value)]).unwrap();
         self
+    }
+
+    /// An entry of any kind, of user and group 0.
+    pub fn any(mut self, entry: &Entry) -> Self {
+        let records = entry.records.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+        self.0.append_pax_extensions(records).unwrap();
+        let mut header = header(entry.kind, entry.mode, (0, 0));
+        header.set_size(u64::try_from(entry.contents.len()).unwrap());
+        header.set_device_major(entry.device.0).unwrap();
+        header.set_device_minor(entry.device.1).unwrap();
+        let old = header.as_old_mut();
+        old.name[..entry.name.len()].copy_from_slice(&entry.name);
+        old.linkname[..entry.link.len()].copy_from_slice(&entry.link);
+        header.set_cksum();
+        self.0.append(&header, entry.contents.as_slice()).unwrap();
+        self
+    }
+
+    /// A layer that was written before.
+    pub fn from_tar(tar: Vec<u8>) -> Self {
+        Self(Builder::new(tar))
     }
 
     /// The archive itself, for those who put one into another.

@@ -18,6 +18,7 @@ mod image;
 mod line;
 pub mod place;
 mod slot;
+mod tree;
 mod vm;
 
 use std::fs::Permissions;
@@ -28,8 +29,9 @@ use std::time::{Duration, Instant};
 
 pub use answer::assert_answers;
 pub use caller::{Abi, caller};
-pub use image::{Image, Layer, layout};
+pub use image::{Entry, Image, Layer, layout};
 pub use line::Line;
+pub use tree::Tree;
 pub use vm::{Config, Ended, Kernel, Machine};
 
 /// Something that `cargo xtask TASK` makes below `target/`.
