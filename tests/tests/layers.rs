@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
+#[path = "layers/command.rs"]
+mod command;
 #[path = "layers/generated.rs"]
 mod generated;
 #[path = "layers/mount.rs"]
