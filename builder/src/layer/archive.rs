@@ -88,14 +88,15 @@ impl<R: Read> Archive<R> {
         let mut extensions = Extensions::default();
         // The types of the extended headers before the entry.
         let mut extended = Vec::new();
+        let mut is_announced = false;
         loop {
             self.skip()?;
             let mut header = tar::Header::new_old();
             if !self.read_block(header.as_mut_bytes())? {
-                return if extended.is_empty() { Ok(None) } else { Err(truncated()) };
+                return if is_announced { Err(truncated()) } else { Ok(None) };
             }
             if header.as_bytes().iter().all(|byte| *byte == 0) {
-                if !extended.is_empty() {
+                if is_announced {
                     return Err(Error::new("an extended header is followed by no entry"));
                 }
                 self.read_end()?;
@@ -116,6 +117,7 @@ impl<R: Read> Archive<R> {
             {
                 return Err(Error::new("an entry has two extended headers"));
             }
+            is_announced = true;
             if kind != b'g' {
                 extended.push(kind);
             }
@@ -243,7 +245,12 @@ fn describe(
         b'\0' if in_header => return Err(ambiguous()),
         b'\0' | b'0' | b'7' if is_slashed(name) => return Err(ambiguous()),
         b'\0' | b'0' | b'7' => return Ok((EntryKind::Node(Kind::File { size }), size)),
-        b'1' => return Ok((EntryKind::HardLink(link()?), without_contents(size)?)),
+        // Old archives say the size of the file that it is a name of, and no reader looks for contents there. What an
+        // extended header says is another matter.
+        b'1' => {
+            without_contents(extensions.size.unwrap_or(0))?;
+            return Ok((EntryKind::HardLink(link()?), 0));
+        }
         b'2' => Kind::Symlink(link()?),
         b'3' => device(header).map(|(major, minor)| Kind::CharDevice { major, minor })?,
         b'4' => device(header).map(|(major, minor)| Kind::BlockDevice { major, minor })?,

@@ -165,8 +165,8 @@ fn a_layer_of_plain_entries_asks_nothing_of_lower_layers() {
             header.set_device_minor(3).unwrap();
         })
         .add(EntryType::Fifo, "a/fifo", "", b"")
-        .add(EntryType::Continuous, "a/contiguous", "", b"data")
-        .records(EntryType::XGlobalHeader, &[("comment", b"0123456789abcdef")]);
+        .records(EntryType::XGlobalHeader, &[("comment", b"0123456789abcdef")])
+        .add(EntryType::Continuous, "a/contiguous", "", b"data");
     let (known, bytes) = archive.convert(&base()).unwrap();
     assert_eq!(known, Converted { depends_on_lower: false, entries: 8, special: known.special.clone() });
     assert_eq!(known.special.devices.first, ["/a/null"]);

@@ -22,6 +22,12 @@ type Verdicts = BTreeMap<String, Vec<String>>;
 /// The archives that are refused, and why: those that some reader refuses or takes otherwise than another, and
 /// those with what layers cannot have.
 const REFUSED: &[(&str, &str)] = &[
+    ("compat_plexus_archiver_tar.tar", "a single block of zeros stands between entries"),
+    ("compat_solaris_tar_acl.tar", "`file-with-posix-acls`: its type `A` is none that layers can contain"),
+    (
+        "compat_tar_directory_1.tar",
+        "`directory1/`: it is no file, and yet its header says that it has 1 bytes",
+    ),
     ("gnu-incremental.tar", "its header has a prefix that only some readers take for a part of its name"),
     ("gnu-multi-hdrs.tar", "an entry has two extended headers"),
     ("gnu-nil-sparse-data.tar", "it is a sparse file, which layers cannot contain"),
@@ -43,6 +49,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("pax-nul-xattrs.tar", "its extended header is malformed"),
     ("pax-path-hdr.tar", "the archive is truncated"),
     ("pax-sparse-big.tar", "it is a sparse file, which layers cannot contain"),
+    ("read_format_gtar_sparse_skip_entry.tar", "it is a sparse file, which layers cannot contain"),
+    ("read_format_tar_empty_filename.tar", "an entry has no name"),
+    ("read_format_tar_empty_pax.tar", "an extended header is followed by no entry"),
+    ("read_format_tar_empty_with_gnulabel.tar", "`label`: its type `V` is none that layers can contain"),
+    (
+        "read_format_tar_invalid_pax_size.tar",
+        "its extended header has a wrong value: `size=-19769411113659727436`",
+    ),
     ("sparse-formats.tar", "it is a sparse file, which layers cannot contain"),
     ("writer-big.tar", "the archive is truncated"),
     ("writer-big-long.tar", "the archive is truncated"),
@@ -210,11 +224,20 @@ fn disagreements(path: &Path, lines: &[String], pythons: Option<&Verdicts>) -> S
     found
 }
 
-#[test]
-fn go_python_and_gnu_tar_take_the_same_from_gos_own_archives_or_we_refuse() {
-    let mut paths: Vec<_> = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()).collect();
+/// The archives of Go's own tests, and of libarchive's.
+pub fn archives() -> Vec<PathBuf> {
+    let folders = [fixtures(), fixtures().join("libarchive")];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "tar"));
-    assert!(paths.len() > 30);
+    paths.sort();
+    paths
+}
+
+#[test]
+fn go_python_and_gnu_tar_take_the_same_from_what_gos_and_libarchives_tests_have_or_we_refuse() {
+    let paths = archives();
+    assert!(paths.len() > 70);
     let go = parse(&fs::read_to_string(fixtures().join("go.txt")).unwrap());
     let python = pythons(&paths);
     let mut wrong = String::new();
