@@ -87,6 +87,14 @@ impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
     }
 }
 
+/// The name of a file as messages show it: escaped, and cut where nobody would read on.
+pub fn shown(name: &[u8]) -> String {
+    match name.get(..200) {
+        Some(start) if name.len() > 200 => format!("{}…", start.escape_ascii()),
+        _ => name.escape_ascii().to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //!
 //! Each function of [`build`] is one stage of ARCHITECTURE.md, in its order.
 
+mod archive;
 mod artifact;
 mod board;
 mod build;

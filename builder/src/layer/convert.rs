@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 
-use super::archive::{Archive, Entry, EntryKind};
-use super::names::{self, LINKS_MAX, Meaning, shown};
+use super::names::{self, LINKS_MAX, Meaning};
 use super::special::{Notes, Special};
 use super::tree::{OPAQUE, Tree};
+use crate::archive::{Archive, Entry, EntryKind};
 use crate::artifact::erofs::{Found, InodeId, Kind, Metadata, Output, Writer, has_known_prefix};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::oci::limits::Limits;
 
 /// What overlayfs keeps for itself, in its two spellings: an archive that could set these could make a layer
@@ -49,7 +49,7 @@ pub struct Converted {
 /// one's is not looked at, so that most layers do not depend on others.
 pub fn convert<W: Output>(input: Input<'_, impl Read>, writer: Writer<W>) -> Result<Converted> {
     let Input { tar, lower, limits } = input;
-    let mut archive = Archive::new(tar);
+    let mut archive = Archive::new("the layer", tar);
     let mut converter = Converter {
         writer,
         lower,

@@ -1,11 +1,9 @@
 //! Layers: from a tar archive to an EROFS image and back, and several images as one tree.
 
-mod archive;
 mod convert;
 mod header;
 mod listing;
 mod names;
-mod pax;
 mod special;
 mod tarball;
 mod tree;

@@ -65,14 +65,6 @@ pub fn parent(path: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// A name as messages show it: escaped, and cut where nobody would read on.
-pub fn shown(name: &[u8]) -> String {
-    match name.get(..200) {
-        Some(start) if name.len() > 200 => format!("{}…", start.escape_ascii()),
-        _ => name.escape_ascii().to_string(),
-    }
-}
-
 /// Puts the names of a link's target before what is still to be walked.
 pub fn prepend(waiting: &mut VecDeque<Vec<u8>>, target: &[u8]) {
     for name in split(target).rev() {

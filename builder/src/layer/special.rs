@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::shown;
 use crate::artifact::erofs::{Kind, Metadata};
+use crate::error::shown;
 
 /// The most paths that are named; of more there is the number.
 const NAMED: usize = 20;

@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use super::{Archive, *};
-use crate::layer::archive::{self, EntryKind};
+use crate::archive::{self, EntryKind};
 use crate::oci::descriptor::Digest;
 
 /// Lines by the names of archives, one for each entry, or why there are no more.
@@ -111,7 +111,7 @@ fn line(entry: &archive::Entry, contents: &[u8]) -> String {
 }
 
 fn ours(bytes: &[u8]) -> Result<Vec<String>> {
-    let mut archive = archive::Archive::new(bytes);
+    let mut archive = archive::Archive::new("the archive", bytes);
     let mut lines = Vec::new();
     while let Some(entry) = archive.next()? {
         let mut contents = Vec::new();

@@ -4,13 +4,15 @@
 //! of any length in memory, takes no time from them, and reads sizes otherwise than the Go programs that
 //! write layers.
 
+mod pax;
+
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
-use super::names::shown;
-use super::pax::{self, Extensions};
+use pax::Extensions;
+
 use crate::artifact::erofs::{Kind, Metadata};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 const BLOCK: usize = 512;
 const BLOCK_BYTES: u64 = 512;
@@ -50,6 +52,8 @@ pub enum EntryKind {
 /// An archive that is being read.
 #[derive(Debug)]
 pub struct Archive<R> {
+    /// What it is called in messages.
+    what: &'static str,
     input: R,
     /// What is left of the entry's contents.
     contents: u64,
@@ -60,9 +64,9 @@ pub struct Archive<R> {
 }
 
 impl<R: Read> Archive<R> {
-    /// Begins to read an archive.
-    pub fn new(input: R) -> Self {
-        Self { input, contents: 0, padding: 0, last: Vec::new() }
+    /// Begins to read an archive, which messages call `what`.
+    pub fn new(what: &'static str, input: R) -> Self {
+        Self { what, input, contents: 0, padding: 0, last: Vec::new() }
     }
 
     /// The next entry. After the last one the input is read to its end, because only there it can say whether
@@ -74,8 +78,8 @@ impl<R: Read> Archive<R> {
                 Ok(Some(entry))
             }
             Ok(None) => Ok(None),
-            Err(error) if self.last.is_empty() => Err(error.within("the layer's first entry")),
-            Err(error) => Err(error.within(format!("the layer's entry after `{}`", shown(&self.last)))),
+            Err(error) if self.last.is_empty() => Err(error.within(format!("{}'s first entry", self.what))),
+            Err(error) => Err(error.within(format!("{}'s entry after `{}`", self.what, shown(&self.last)))),
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::names::shown;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
