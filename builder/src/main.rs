@@ -1,6 +1,8 @@
 //! `coracle`: one TOML file in, a bootable machine out.
 //!
 //! Each function of [`build`] is one stage of ARCHITECTURE.md, in its order.
+#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(fuzzing, allow(dead_code, reason = "libFuzzer's `main` takes the place of ours"))]
 
 mod archive;
 mod artifact;
@@ -13,6 +15,8 @@ mod config;
 mod convert;
 mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod ids;
 mod inspect;
 mod kernel;

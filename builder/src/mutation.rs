@@ -5,8 +5,12 @@
 //! time. See `docs/fuzzing.md`.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{catch_unwind, resume_unwind};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::fuzz;
+use crate::oci::descriptor::Digest;
 
 /// How many inputs a reader gets when nobody says for how long.
 const INPUTS: u64 = 2_000;
@@ -34,8 +38,12 @@ const NUMBERS: &[u64] = &[
     u64::MAX,
 ];
 
-/// Feeds a reader with changed seeds. `mend` puts right what would end the reading early, such as a checksum.
-pub fn feed(name: &str, seeds: &[Vec<u8>], mend: impl Fn(&mut Vec<u8>), reader: impl Fn(&[u8])) {
+/// Feeds the reader of this name with changed seeds.
+pub fn feed(name: &str, seeds: &[Vec<u8>]) {
+    let reader = fuzz::reader(name).unwrap();
+    if let Some(folder) = std::env::var_os("CORACLE_FUZZ_SEEDS") {
+        return keep(&Path::new(&folder).join(name), seeds);
+    }
     let seconds = std::env::var("CORACLE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -48,16 +56,24 @@ pub fn feed(name: &str, seeds: &[Vec<u8>], mend: impl Fn(&mut Vec<u8>), reader: 
         }
         input.truncate(LENGTH);
         if random.below(4) != 0 {
-            mend(&mut input);
+            (reader.mend)(&mut input);
         }
         inputs += 1;
         let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| reader(&input)));
+        let outcome = catch_unwind(|| (reader.read)(&input));
         if outcome.is_err() || began.elapsed() > PATIENCE {
             give_up(name, &input, outcome);
         }
     }
     println!("{name}: {inputs} inputs");
+}
+
+/// Writes the seeds down, for a program that looks for inputs by other means.
+fn keep(folder: &Path, seeds: &[Vec<u8>]) {
+    std::fs::create_dir_all(folder).unwrap();
+    for seed in seeds {
+        std::fs::write(folder.join(Digest::of(seed).hex()), seed).unwrap();
+    }
 }
 
 /// Keeps the input for whoever looks into it, and fails.

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod dist;
+mod fuzz;
 mod images;
 mod process;
 mod setup;
@@ -23,6 +24,9 @@ struct Task {
     purpose: &'static str,
     perform: fn(&Workspace, &[String]) -> Result<()>,
 }
+
+/// Stands for any number among a task's options.
+const NUMBER: &str = "N";
 
 const TASKS: &[Task] = &[
     Task {
@@ -73,6 +77,12 @@ const TASKS: &[Task] = &[
         purpose: "measure these rows, or all of them and write docs/benchmarks.md",
         perform: bench::bench,
     },
+    Task {
+        name: "fuzz",
+        options: fuzz::OPTIONS,
+        purpose: "feed these readers, or all of them, with what may break them, for 300 seconds each",
+        perform: fuzz::fuzz,
+    },
 ];
 
 fn main() -> ExitCode {
@@ -83,7 +93,10 @@ fn main() -> ExitCode {
     let Some(task) = TASKS.iter().find(|task| task.name == name) else {
         return usage(&format!("no task is called `{name}`"));
     };
-    if let Some(unknown) = options.iter().find(|option| !task.options.contains(&option.as_str())) {
+    let takes_numbers = task.options.contains(&NUMBER);
+    let is_known =
+        |option: &str| task.options.contains(&option) || takes_numbers && option.parse::<u32>().is_ok();
+    if let Some(unknown) = options.iter().find(|option| !is_known(option)) {
         return usage(&format!("`{name}` has no option `{unknown}`"));
     }
     match Workspace::find().and_then(|workspace| (task.perform)(&workspace, options)) {

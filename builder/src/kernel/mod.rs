@@ -1,6 +1,8 @@
 //! The kernel of a machine: its image, what is built into it, and the modules that the machine loads.
 
 mod compression;
+#[cfg(any(test, fuzzing))]
+pub mod damage;
 mod deb;
 mod image;
 mod module;

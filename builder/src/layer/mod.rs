@@ -1,6 +1,8 @@
 //! Layers: from a tar archive to an EROFS image and back, and several images as one tree.
 
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod damage;
 mod header;
 mod listing;
 mod names;

@@ -7,6 +7,8 @@
 mod ahead;
 pub mod archive;
 pub mod compression;
+#[cfg(any(test, fuzzing))]
+pub mod damage;
 pub mod descriptor;
 mod docker;
 pub mod document;

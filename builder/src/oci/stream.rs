@@ -236,19 +236,11 @@ mod tests {
 
     #[test]
     fn no_blob_makes_a_decoder_panic() {
-        let tar: Vec<u8> = (0..20_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
+        let tar: Vec<u8> = (0..2_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
         let [_, gzip, zstd] = blobs(&tar);
         for (compression, blob) in [gzip, zstd] {
             let twice = [&blob[..], &blob].concat();
-            crate::mutation::feed(
-                &compression.to_string(),
-                &[blob, twice],
-                |_| {},
-                |input| {
-                    // The digest is the input's own, so that all of it is decoded.
-                    drop(read(input.to_vec(), Digest::of(input), compression, Digest::of(&tar)));
-                },
-            );
+            crate::mutation::feed(&compression.to_string(), &[blob, twice]);
         }
     }
 

@@ -74,7 +74,7 @@ impl Image {
     }
 
     /// Opens an image that is in memory.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         let file = tempfile::tempfile().doing(|| "make a temporary file")?;
         file.write_all_at(&bytes, 0).doing(|| "write a temporary file")?;
