@@ -1,6 +1,6 @@
 //! Debian packages (deb(5)): an ar archive whose `data.tar` member holds the files.
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 
 use crate::error::{Context, Error, Result};
 
@@ -26,12 +26,7 @@ pub fn data<'a>(mut deb: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
             text(48..58).parse().doing(|| format!("read the size of member `{}`", name.escape_debug()))?;
         match name.trim_end_matches('/') {
             "data.tar" => return Ok(Box::new(deb.take(size))),
-            "data.tar.xz" => {
-                return Ok(Box::new(liblzma::read::XzDecoder::new(BufReader::with_capacity(
-                    1 << 17,
-                    deb.take(size),
-                ))));
-            }
+            "data.tar.xz" => return Ok(Box::new(super::xz::decoder(deb.take(size))?)),
             "data.tar.zst" => return Ok(Box::new(zstd::Decoder::new(deb.take(size)).doing(doing)?)),
             "data.tar.gz" => return Ok(Box::new(flate2::read::GzDecoder::new(deb.take(size)))),
             // Members begin at even offsets.
@@ -50,12 +45,12 @@ pub fn data<'a>(mut deb: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::io::Write as _;
 
     use super::*;
 
-    fn member(name: &str, bytes: &[u8]) -> Vec<u8> {
+    pub fn member(name: &str, bytes: &[u8]) -> Vec<u8> {
         let mut member =
             format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).into_bytes();
         member.extend(bytes);

@@ -9,6 +9,7 @@ mod module;
 mod package;
 mod requirement;
 mod source;
+mod xz;
 
 pub use package::resolve;
 pub use requirement::Needs;

@@ -18,13 +18,18 @@ pub fn name(file: &str) -> Option<&str> {
     ENDINGS.iter().find_map(|ending| file.strip_suffix(ending)).filter(|name| !name.is_empty())
 }
 
+/// Whether `file` is the name of a module's file, or of one that says what is built in.
+pub fn is_useful(file: &str) -> bool {
+    name(file).is_some() || file == "modules.builtin" || file == "modules.builtin.modinfo"
+}
+
 /// Reads and decompresses a module.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let doing = || format!("read kernel module `{}`", path.display());
     let file = std::fs::File::open(path).doing(doing)?;
     let ending = path.extension().and_then(|ending| ending.to_str());
     let mut reader: Box<dyn Read> = match ending {
-        Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
+        Some("xz") => Box::new(super::xz::decoder(file)?),
         Some("zst") => Box::new(zstd::Decoder::new(file).doing(doing)?),
         Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
         _ => Box::new(file),

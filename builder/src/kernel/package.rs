@@ -10,7 +10,9 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::module;
-use crate::error::{Context, Error, Result};
+use crate::archive::{Archive, EntryKind};
+use crate::artifact::erofs::Kind;
+use crate::error::{Context, Error, Result, shown};
 use crate::lock::Kernel as LockedKernel;
 use crate::oci::descriptor::Digest;
 use crate::tool::Tool;
@@ -103,24 +105,22 @@ fn verify(path: &Path, sha256: &str) -> Result<()> {
 fn extract(deb: impl Read, folder: &Path) -> Result<()> {
     let modules = folder.join("modules");
     std::fs::create_dir(&modules).doing(|| format!("make `{}`", modules.display()))?;
-    let mut tar = tar::Archive::new(super::deb::data(deb)?);
-    let doing = || "read `data.tar`";
-    for entry in tar.entries().doing(doing)? {
-        let mut entry = entry.doing(doing)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some(target) = place(&path) else { continue };
+    let mut archive = Archive::new("`data.tar`", super::deb::data(deb)?);
+    while let Some(entry) = archive.next()? {
+        let EntryKind::Node(Kind::File { .. }) = entry.kind else { continue };
+        let Some(target) = place(&String::from_utf8_lossy(&entry.name)) else { continue };
         let target = folder.join(target);
         let mut file = File::create(&target).doing(|| format!("create `{}`", target.display()))?;
-        std::io::copy(&mut entry, &mut file).doing(|| format!("unpack `{path}`"))?;
+        std::io::copy(&mut archive.contents(), &mut file)
+            .doing(|| format!("unpack `{}`", shown(&entry.name)))?;
     }
     if folder.join("vmlinuz").exists() { Ok(()) } else { Err(Error::new("it holds no /boot/vmlinuz-*")) }
 }
 
 /// Where a file of the package goes, if it is of use: the last component is all that is taken from its name.
 fn place(path: &str) -> Option<String> {
+    // Packages are made with `./` in front, and need not be.
+    let path = format!("/{path}");
     let file = path.rsplit('/').next()?;
     if path.contains("/boot/") {
         return match file.split_once('-')?.0 {
@@ -129,20 +129,22 @@ fn place(path: &str) -> Option<String> {
             _ => None,
         };
     }
-    let useful =
-        module::name(file).is_some() || file == "modules.builtin" || file == "modules.builtin.modinfo";
-    (path.contains("/lib/modules/") && useful).then(|| format!("modules/{file}"))
+    (path.contains("/lib/modules/") && module::is_useful(file)).then(|| format!("modules/{file}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::mend_sums;
+    use crate::kernel::deb::tests::member;
+    use crate::kernel::tests::archive;
 
     #[test]
     fn only_what_a_machine_needs_is_unpacked_and_never_outside_the_folder() {
         for (path, expected) in [
             ("./boot/vmlinuz-6.1.0-56-cloud-amd64", Some("vmlinuz")),
             ("./boot/config-6.12.117+deb13-cloud-amd64", Some("config")),
+            ("boot/vmlinuz-6.1", Some("vmlinuz")),
             ("./boot/System.map-6.1.0", None),
             ("./lib/modules/6.1/kernel/fs/erofs/erofs.ko", Some("modules/erofs.ko")),
             ("./usr/lib/modules/6.12/kernel/fs/erofs/erofs.ko.xz", Some("modules/erofs.ko.xz")),
@@ -152,6 +154,47 @@ mod tests {
             ("./usr/share/doc/boot/copyright", None),
         ] {
             assert_eq!(place(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    fn package(data: &[u8]) -> Vec<u8> {
+        [b"!<arch>\n".to_vec(), member("debian-binary", b"2.0\n"), member("data.tar", data)].concat()
+    }
+
+    #[test]
+    fn kernel_configuration_and_modules_are_unpacked_and_links_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut data = archive(&[
+            ("./boot/config-6.12", b"CONFIG_A=y"),
+            ("./boot/vmlinuz-6.12", b"kernel"),
+            ("./usr/lib/modules/6.12/kernel/a.ko.xz", b"module"),
+            ("./boot/config-link", b""),
+        ]);
+        // The last one becomes a link, which says nothing of what was there before.
+        data[3 * 1024 + 156] = b'2';
+        data[3 * 1024 + 157..][..11].copy_from_slice(b"/etc/passwd");
+        mend_sums(&mut data);
+        extract(&package(&data)[..], folder.path()).unwrap();
+        for (file, contents) in
+            [("config", "CONFIG_A=y"), ("vmlinuz", "kernel"), ("modules/a.ko.xz", "module")]
+        {
+            assert_eq!(std::fs::read_to_string(folder.path().join(file)).unwrap(), contents, "{file}");
+        }
+    }
+
+    #[test]
+    fn no_header_of_a_package_takes_gibibytes_of_memory() {
+        for (kind, limit) in [(b'L', "4097"), (b'K', "4097"), (b'x', "1048576"), (b'g', "1048576")] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut data = archive(&[("./boot/vmlinuz-6.12", b"")]);
+            data[124..136].copy_from_slice(b"77777777777\0");
+            data[156] = kind;
+            mend_sums(&mut data);
+            let refusal = extract(&package(&data)[..], folder.path()).unwrap_err().to_string();
+            let expected = format!(
+                "`data.tar`'s first entry: an extended header has 8589934591 bytes, more than {limit}"
+            );
+            assert_eq!(refusal, expected);
         }
     }
 }

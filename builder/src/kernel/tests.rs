@@ -47,6 +47,18 @@ fn elf(modinfo: &str) -> Vec<u8> {
     elf
 }
 
+/// A tar archive of files, each of at most one block.
+pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, contents) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(contents.len() as u64);
+        archive.append_data(&mut header, path, *contents).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
 fn order(kernel: &Kernel, names: &[&str]) -> Result<Vec<String>> {
     let mut order = LoadOrder { kernel, done: BTreeSet::new(), path: Vec::new(), modules: Vec::new() };
     names.iter().try_for_each(|name| order.require(name))?;
