@@ -11,6 +11,7 @@ use crate::fetch;
 use crate::kernel;
 use crate::lock::Lock;
 use crate::oci::descriptor::Digest;
+use crate::oci::source::Bounds;
 use crate::plan::{self, ImagePlan};
 use crate::progress::say;
 use crate::resolve;
@@ -92,7 +93,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
         resolve::require_fresh(old.as_ref(), &lock, &lock_path)?;
     }
 
-    let bounds = fetch::Bounds { base: &config.base, store: &store, limits: config.layers.limits };
+    let bounds = Bounds { base: &config.base, store: &store, limits: config.layers.limits };
     let images = fetch::fetch(&lock, bounds)?;
     let kernel = kernel::open(&config.kernel.source, &lock, &images, &store)?;
     let modules = kernel.modules(plan::needs(&config), &config.kernel.modules)?;

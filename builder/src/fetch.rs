@@ -1,7 +1,7 @@
 //! `fetch`: the images that a lock pins, with their layers ready to be read.
 
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +14,7 @@ use crate::oci::folder::FolderStream;
 use crate::oci::image::ImageConfig;
 use crate::oci::limits::Limits;
 use crate::oci::reference::{Reference, Transport};
-use crate::oci::source::Source;
+use crate::oci::source::{Bounds, Source};
 use crate::oci::stream::{Expected, TarStream};
 use crate::store::Store;
 
@@ -67,17 +67,6 @@ struct Origin {
     /// What its layers have inflated to so far.
     inflated: Arc<AtomicU64>,
     source: OnceLock<Result<Source>>,
-}
-
-/// Where images are looked for, where they get to, and how much they may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds<'a> {
-    /// The folder of the config.
-    pub base: &'a Path,
-    /// Where documents are kept.
-    pub store: &'a Store,
-    /// What each image may take.
-    pub limits: Limits,
 }
 
 /// The images of a lock, in the order of their references. Their documents come from the store, or get there. No layer
@@ -202,7 +191,8 @@ impl Layer {
 
 impl Origin {
     fn source(&self) -> Result<&Source> {
-        let open = || Source::open(&self.reference, &self.base, &self.store);
+        let bounds = Bounds { base: &self.base, store: &self.store, limits: self.limits };
+        let open = || Source::open(&self.reference, bounds);
         self.source.get_or_init(open).as_ref().map_err(Clone::clone)
     }
 

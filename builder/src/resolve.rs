@@ -9,7 +9,7 @@ use crate::ids;
 use crate::kernel;
 use crate::lock::Lock;
 use crate::oci::reference::{Reference, Transport};
-use crate::oci::source;
+use crate::oci::source::{self, Bounds};
 use crate::store::Store;
 
 /// The lock that fits the config, or everything that has no digest.
@@ -20,6 +20,7 @@ pub fn resolve(config: &Config, old: Option<&Lock>, store: &Store) -> Result<Loc
     let mut errors = Vec::new();
     let mut asked = BTreeSet::new();
     let mut lock = Lock::default();
+    let bounds = Bounds { base: &config.base, store, limits: config.layers.limits };
     let services = config.services.iter().map(|service| &service.image);
     let kernel_image = match &config.kernel.source {
         KernelSource::Image(reference) => Some(reference),
@@ -31,8 +32,7 @@ pub fn resolve(config: &Config, old: Option<&Lock>, store: &Store) -> Result<Loc
             continue;
         }
         let pinned = old.and_then(|old| old.images.get(&written)).filter(|_| is_remote(reference));
-        let digest =
-            pinned.map_or_else(|| source::resolve(reference, &config.base, store), |digest| Ok(*digest));
+        let digest = pinned.map_or_else(|| source::resolve(reference, bounds), |digest| Ok(*digest));
         lock.images.extend(gather(&mut errors, digest).map(|digest| (written, digest)));
     }
     if let KernelSource::Package(name) = &config.kernel.source {

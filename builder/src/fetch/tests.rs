@@ -4,6 +4,7 @@ mod hostile;
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
 use flate2::write::GzEncoder;
@@ -37,7 +38,7 @@ impl Bench {
     }
 
     fn lock(&self, reference: &str) -> Result<Lock> {
-        let digest = resolve(&reference.parse()?, self.base(), &self.store)?;
+        let digest = resolve(&reference.parse()?, self.bounds())?;
         Ok(Lock { images: [(reference.to_owned(), digest)].into(), ..Lock::default() })
     }
 

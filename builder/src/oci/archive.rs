@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tar::{EntryType, Header, PaxExtensions};
 
 use super::compression::{Compression, Decoder};
+use super::source::Bounds;
 use crate::error::{Context, Error, Result};
-use crate::store::Store;
 
 /// The most entries that an archive may have: `docker save` of 127 layers, the most an image can have, writes
 /// about 500 an image.
@@ -22,9 +22,6 @@ const RECORD: u64 = 64 << 10;
 
 /// The longest names that are kept. What an image needs has names of at most 100 bytes.
 const NAME: usize = 256;
-
-/// The most bytes that a compressed archive may inflate to.
-const INFLATED: u64 = 64 << 30;
 
 /// The most symbolic links that are followed to a file.
 const LINKS: usize = 8;
@@ -128,13 +125,13 @@ pub struct Archive {
 impl Archive {
     /// Opens an archive and notes where its files lie. A compressed one is inflated into a file of the store
     /// that has no name.
-    pub fn open(path: &Path, store: &Store) -> Result<Self> {
+    pub fn open(path: &Path, bounds: Bounds<'_>) -> Result<Self> {
         let within = |error: Error| error.within(format_args!("archive `{}`", path.display()));
         let whole = Extent::of_file(path)?
             .ok_or_else(|| Error::new(format!("cannot open `{}`: there is no such file", path.display())))?;
         let extent = match whole.compression().map_err(within)? {
             Compression::None => whole,
-            compression => inflate(&whole, compression, store).map_err(within)?,
+            compression => inflate(&whole, compression, bounds).map_err(within)?,
         };
         scan(extent).map_err(within)
     }
@@ -181,14 +178,22 @@ fn join(folder: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-fn inflate(whole: &Extent, compression: Compression, store: &Store) -> Result<Extent> {
+fn inflate(
+    whole: &Extent,
+    compression: Compression,
+    Bounds { store, limits, .. }: Bounds<'_>,
+) -> Result<Extent> {
     let mut file = store.scratch()?;
     let doing = || format!("inflate its {compression} stream");
     let input = BufReader::with_capacity(256 << 10, whole.reader());
     let decoder = Decoder::new(compression, input).doing(doing)?;
-    let size = io::copy(&mut decoder.take(INFLATED + 1), &mut file).doing(doing)?;
-    if size > INFLATED {
-        return Err(Error::new(format!("it inflates to more than {INFLATED} bytes")));
+    let most = limits.of_archive(whole.size());
+    let size = io::copy(&mut decoder.take(most.saturating_add(1)), &mut file).doing(doing)?;
+    if size > most {
+        limits.check_ratio(whole.size(), size)?;
+        return Err(Error::new(format!(
+            "it inflates to more than {most} bytes: `layers.max-size`, and 64 MiB for all but layers"
+        )));
     }
     file.flush().and_then(|()| file.rewind()).doing(doing)?;
     Ok(Extent { file: Arc::new(file), start: 0, size })
@@ -320,11 +325,19 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+    use crate::oci::limits::Limits;
+    use crate::store::Store;
 
-    fn opened(bytes: &[u8]) -> Result<Archive> {
+    fn opened_within(limits: Limits, bytes: &[u8]) -> Result<Archive> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.tar"), bytes).unwrap();
-        Archive::open(&folder.path().join("a.tar"), &Store::at(folder.path()).unwrap())
+        let store = Store::at(folder.path()).unwrap();
+        let bounds = Bounds { base: folder.path(), store: &store, limits };
+        Archive::open(&folder.path().join("a.tar"), bounds)
+    }
+
+    fn opened(bytes: &[u8]) -> Result<Archive> {
+        opened_within(Limits::default(), bytes)
     }
 
     fn contents(archive: &Archive, name: &str) -> Result<Option<Vec<u8>>> {
@@ -400,6 +413,23 @@ mod tests {
             let error = opened(&bytes[..bytes.len() - 9]).unwrap_err().to_string();
             assert!(error.contains("cannot inflate its"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_fills_the_disk() {
+        let zeros = zstd::stream::encode_all(io::repeat(0).take(80 << 20), 1).unwrap();
+        let refusal = |limits| {
+            let refusal = opened_within(limits, &zeros).unwrap_err().to_string();
+            refusal.split_once("a.tar`: ").unwrap().1.to_owned()
+        };
+        let usual = Limits::default();
+        assert_eq!(refusal(usual), "it inflates to more than 1000 times its size (`layers.max-ratio`)");
+        let patient = Limits { ratio: 1_000_000, ..usual };
+        assert!(opened_within(patient, &zeros).is_ok(), "it is an empty archive");
+        assert_eq!(
+            refusal(Limits { size: 1 << 20, ..patient }),
+            "it inflates to more than 68157440 bytes: `layers.max-size`, and 64 MiB for all but layers"
+        );
     }
 
     #[test]

@@ -25,6 +25,9 @@ impl Default for Limits {
     }
 }
 
+/// What an archive of an image has beside its layers, compressed or not: documents, and headers in between.
+const BESIDE_LAYERS: u64 = 64 << 20;
+
 /// A layer this small is never held to the ratio: a handful of files in a block of zeros each exceeds it.
 const FREE: u64 = 1 << 20;
 
@@ -46,6 +49,14 @@ impl Limits {
         }
         let limit = self.ratio;
         Err(Error::new(format!("it inflates to more than {limit} times its size (`layers.max-ratio`)")))
+    }
+
+    /// The most that a compressed archive of so many bytes may inflate to. All images in it
+    /// together are held to what one may take.
+    pub fn of_archive(&self, compressed: u64) -> u64 {
+        // The ratio is checked in whole numbers.
+        let by_ratio = compressed.saturating_add(1).saturating_mul(self.ratio).saturating_sub(1).max(FREE);
+        by_ratio.min(self.size.saturating_add(BESIDE_LAYERS))
     }
 
     /// Checks the number of a layer's entries so far.
