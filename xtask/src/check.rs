@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::process::{Result, heading, run, seconds, step};
 use crate::workspace::Workspace;
-use crate::{demo, dist, images, setup, tidy};
+use crate::{demo, dist, fuzz, images, setup, tidy};
 
 /// One check, by name. All of them run, whatever the others say.
 struct Check {
@@ -19,6 +19,7 @@ const CHECKS: &[Check] = &[
     Check { name: "clippy", perform: clippy },
     Check { name: "dependencies", perform: deny },
     Check { name: "set-up", perform: setup::setup },
+    Check { name: "fuzz", perform: fuzz::check },
     Check { name: "images", perform: images::images },
     Check { name: "dist", perform: dist::dist },
     Check { name: "demo", perform: |workspace| demo::demo(workspace, true) },

@@ -1,9 +1,8 @@
 //! Searches for inputs that make a reader fail, guided by what the reader's code does with them.
 
-use std::path::Path;
 use std::process::Command;
 
-use crate::process::{Result, heading, run};
+use crate::process::{Result, heading, run, run_quietly};
 use crate::workspace::{Workspace, make_folder};
 
 /// What may be asked for: the readers, as `builder/src/fuzz.rs` names them, and for how long each is fed.
@@ -25,6 +24,9 @@ const FLAGS: &[&str] = &[
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ];
 
+/// Below `target/`: everything is compiled with other flags than usual.
+const FOLDER: &str = "fuzz";
+
 /// Named, because only then build scripts and macros do without the flags.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
@@ -34,10 +36,9 @@ const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-timeout=10", "-max_len=65536"]
 /// Feeds one reader, or all of them one after another. What was found before is where it starts from.
 pub fn fuzz(workspace: &Workspace, options: &[String]) -> Result<()> {
     let (readers, seconds) = parse(options)?;
-    let folder = workspace.target("fuzz");
     heading("build");
-    build(workspace, &folder)?;
-    readers.iter().try_for_each(|reader| feed(workspace, &folder, reader, seconds))
+    build(workspace)?;
+    readers.iter().try_for_each(|reader| feed(workspace, reader, seconds))
 }
 
 /// The readers and the seconds that the options say.
@@ -59,21 +60,40 @@ fn parse(options: &[String]) -> Result<(Vec<&str>, u32)> {
     Ok((readers, seconds))
 }
 
-/// Builds the program that libFuzzer drives, and has the tests write down their seeds.
-fn build(workspace: &Workspace, folder: &Path) -> Result<()> {
-    let cargo = |arguments: &[&str]| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(&workspace.root).args(arguments);
-        cargo
-    };
-    let mut seeds = cargo(&["test", "--quiet", "--package=builder", "panic"]);
-    run(seeds.env("CORACLE_FUZZ_SEEDS", folder.join("seeds")))?;
-    let mut build =
-        cargo(&["build", "--package=builder", "--profile=fuzz", "--target", TRIPLE, "--target-dir"]);
-    run(build.arg(folder).env("RUSTFLAGS", FLAGS.join(" ")))
+/// Checks that the program which libFuzzer drives compiles, where it can be: no other task compiles it.
+pub fn check(workspace: &Workspace) -> Result<()> {
+    // libFuzzer is C++.
+    if run_quietly(Command::new("c++").arg("--version")).is_err() {
+        eprintln!("   skipped: there is no C++ compiler");
+        return Ok(());
+    }
+    run(compile(workspace, "check").arg("--quiet"))
 }
 
-fn feed(workspace: &Workspace, folder: &Path, reader: &str, seconds: u32) -> Result<()> {
+/// Builds the program that libFuzzer drives, and has the tests write down their seeds.
+fn build(workspace: &Workspace) -> Result<()> {
+    run(cargo(workspace, "test")
+        .args(["--quiet", "--package=builder", "panic"])
+        .env("CORACLE_FUZZ_SEEDS", workspace.target(FOLDER).join("seeds")))?;
+    run(&mut compile(workspace, "build"))
+}
+
+/// A command of cargo for the program that libFuzzer drives.
+fn compile(workspace: &Workspace, command: &str) -> Command {
+    let mut cargo = cargo(workspace, command);
+    cargo.args(["--package=builder", "--profile=fuzz", "--target", TRIPLE, "--target-dir"]);
+    cargo.arg(workspace.target(FOLDER)).env("RUSTFLAGS", FLAGS.join(" "));
+    cargo
+}
+
+fn cargo(workspace: &Workspace, command: &str) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(&workspace.root).arg(command);
+    cargo
+}
+
+fn feed(workspace: &Workspace, reader: &str, seconds: u32) -> Result<()> {
+    let folder = workspace.target(FOLDER);
     heading(&format!("{reader}, for {seconds} seconds"));
     let corpus = folder.join("corpus").join(reader);
     make_folder(&corpus)?;
