@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::artifact::erofs::{Image, Kind};
 use crate::cache;
 use crate::cli::Layer;
-use crate::error::{Context as _, Error, Result};
-use crate::layer::{self, Listing, Tree, shown};
+use crate::error::{Context as _, Error, Result, shown};
+use crate::layer::{self, Listing, Tree};
 use crate::output;
 use crate::store::Store;
 

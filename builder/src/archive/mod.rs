@@ -1,9 +1,10 @@
-//! A tar archive as a stream of entries: ustar, GNU and PAX headers.
+//! A tar archive as a stream of entries: ustar, GNU and PAX headers, and ours as they are written.
 //!
 //! The tar crate gives names to the fields of a header and no more. Its own iteration holds extended headers
 //! of any length in memory, takes no time from them, and reads sizes otherwise than the Go programs that
 //! write layers.
 
+pub mod header;
 mod pax;
 
 use std::io::{self, ErrorKind, Read};

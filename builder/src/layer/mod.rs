@@ -3,7 +3,6 @@
 mod convert;
 #[cfg(any(test, fuzzing))]
 pub mod damage;
-mod header;
 mod listing;
 mod names;
 mod special;
@@ -13,7 +12,6 @@ mod walk;
 
 pub use convert::{Input, convert};
 pub use listing::{Listing, list};
-pub use names::shown;
 pub use special::Special;
 pub use tarball::write as write_tarball;
 pub use tree::Tree;

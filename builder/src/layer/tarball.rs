@@ -6,13 +6,12 @@
 
 use std::io::{Read as _, Write};
 
-use super::archive::{Entry, EntryKind};
-use super::header;
-use super::names::{self, WHITEOUT, shown};
+use super::names::{self, WHITEOUT};
 use super::tree::OPAQUE;
 use super::walk::{Held, Place, Walk};
+use crate::archive::{Entry, EntryKind, header};
 use crate::artifact::erofs::{Image, Inode, Kind, Metadata};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Result, shown};
 
 /// How much is copied at once.
 const CHUNK: usize = 256 * 1024;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::names;
 use crate::artifact::erofs::{Image, Inode, Kind, PATH_MAX, damaged};
-use crate::error::Result;
+use crate::error::{Result, shown};
 
 /// What the names of a walk may take in memory: no image that was written here has as many.
 const NAMES_MAX: usize = 512 << 20;
@@ -93,10 +93,10 @@ impl<'a> Walk<'a> {
     fn enter(&mut self, place: &Place, inode: &Inode) -> Result<()> {
         let path: Rc<[u8]> = place.path().into();
         if !self.folders.insert(inode.nid) {
-            return Err(damaged(format_args!("the folder `/{}` is in two places", names::shown(&path))));
+            return Err(damaged(format_args!("the folder `/{}` is in two places", shown(&path))));
         }
         if path.len() > PATH_MAX {
-            return Err(damaged(format_args!("the path `/{}` is too long", names::shown(&path))));
+            return Err(damaged(format_args!("the path `/{}` is too long", shown(&path))));
         }
         for entry in self.image.list(inode)?.into_iter().rev() {
             let place = Place { folder: Rc::clone(&path), name: entry.name.into() };

@@ -1,8 +1,8 @@
 //! An archive that is made of an image makes the same image again, and reads as the first one did.
 
 use super::{Archive, *};
+use crate::archive::{self, EntryKind};
 use crate::artifact::erofs::{Codec, Compression};
-use crate::layer::archive::{self, EntryKind};
 use crate::layer::walk::{Place, Walk};
 use crate::layer::{Listing, list, write_tarball};
 use crate::oci::descriptor::Digest;
@@ -207,7 +207,7 @@ fn where_nothing_was_replaced_the_first_image_is_made_again() {
 fn whiteouts_opaque_folders_and_links_are_spelled_as_the_specification_does() {
     let image = image_of(&rich(), &base(), None);
     let archive = tarball(&image);
-    let mut reader = archive::Archive::new(archive.as_slice());
+    let mut reader = archive::Archive::new("the archive", archive.as_slice());
     let mut names = Vec::new();
     while let Some(entry) = reader.next().unwrap() {
         let link = match entry.kind {

@@ -1,7 +1,7 @@
 //! What stands before an entry's contents in a tar archive that is written here: a ustar header, and before it a PAX
 //! header that says what ustar cannot.
 
-use super::archive::{Entry, EntryKind};
+use super::{Entry, EntryKind};
 use crate::artifact::erofs::{Kind, Metadata};
 use crate::error::{Context as _, Error, Result};
 
@@ -164,7 +164,7 @@ fn time(seconds: i64, nanoseconds: u32) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::archive::Archive;
+    use super::super::Archive;
     use super::*;
 
     fn kinds() -> impl Strategy<Value = EntryKind> {
@@ -215,7 +215,7 @@ mod tests {
             let entry = Entry { name, metadata, kind };
             let bytes = encode(&entry).unwrap();
             prop_assert_eq!(bytes.len() % 512, 0);
-            let mut found = Archive::new(bytes.as_slice()).next().unwrap().unwrap();
+            let mut found = Archive::new("the archive", bytes.as_slice()).next().unwrap().unwrap();
             if entry.kind == EntryKind::Node(Kind::Directory) {
                 prop_assert_eq!(found.name.pop(), Some(b'/'));
             }
