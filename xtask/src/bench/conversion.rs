@@ -9,9 +9,10 @@ use tempfile::TempDir;
 
 use super::Bench;
 use super::figure::{Figure, Goal, MEGABYTES, MEGABYTES_PER_SECOND, MILLISECONDS, Measure};
-use super::layout::top_layer;
+use super::layout::{self, top_layer};
 use super::machine::{Kernel, Machine};
 use super::sample::{interleave, median};
+use super::store::{Store, in_memory};
 use super::usage::{Usage, measure as usage};
 use crate::process::{Result, because, run_quietly};
 
@@ -36,6 +37,9 @@ const ROUNDS: usize = 7;
 /// 64 MiB, in MB.
 const PEAK: f64 = 67.1;
 
+/// mkfs.erofs's own level of this codec, written out, and our size of clusters.
+pub const LZ4HC: &str = "-zlz4hc,9 -C65536";
+
 /// A way to convert, and how the peer goes it.
 #[derive(Clone, Copy)]
 struct Way {
@@ -44,7 +48,7 @@ struct Way {
 }
 
 const PLAIN: Way = Way { options: &["--fast"], mkfs: "" };
-const PACKED: Way = Way { options: &[], mkfs: "-zlz4hc,9 -C65536" };
+const PACKED: Way = Way { options: &[], mkfs: LZ4HC };
 
 /// Measures B4.
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
@@ -113,8 +117,7 @@ fn megabytes(usages: &[Usage]) -> Result<f64> {
 struct Stage<'a> {
     bench: &'a Bench<'a>,
     config: PathBuf,
-    /// The builder's store: all but the layers stays from one benchmark to the next.
-    store: PathBuf,
+    store: Store,
     blob: PathBuf,
     tar_size: f64,
     memory: TempDir,
@@ -125,26 +128,17 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn set(bench: &'a Bench<'a>, way: Way) -> Result<Self> {
-        let memory = match tempfile::tempdir_in("/dev/shm") {
-            Ok(folder) => folder,
-            Err(_) => tempfile::tempdir().map_err(because("cannot make a temporary folder"))?,
-        };
-        let (layout, tar_size) = one_layer(bench, memory.path())?;
+        let memory = in_memory()?;
+        let layout = memory.path().join("layout");
+        let source = top_layer(&bench.workspace.target("images/demo"), "postgresql")?;
+        let tar_size = layout::stack(&layout, "one", &[source])?;
         let services = format!(
             "[service.one]\nimage = \"oci:{}:one\"\ncommand = [\"/usr/bin/pg_lsclusters\"]\n",
             layout.display()
         );
         // Built with the user's store, to have its lock.
         Machine::build(bench, "layer", Kernel::Own, &services, None)?;
-        let store = bench.folder("store")?;
-        let layers = store.join("layers");
-        if fs::symlink_metadata(&layers).is_ok() {
-            fs::remove_file(&layers).map_err(because(format!("cannot remove `{}`", layers.display())))?;
-        }
-        let target = memory.path().join("layers");
-        fs::create_dir(&target).map_err(because("cannot make a folder in memory"))?;
-        std::os::unix::fs::symlink(&target, &layers)
-            .map_err(because(format!("cannot link `{}`", layers.display())))?;
+        let store = Store::with_layers_in(bench, memory.path())?;
         let config = bench.folder("layer")?.join("layer.toml");
         let blob = top_layer(&layout, "one")?;
         let peer_size = Cell::new(0.0);
@@ -154,13 +148,13 @@ impl<'a> Stage<'a> {
     }
 
     fn cold(&self) -> Result<Usage> {
-        empty(&self.memory.path().join("layers"))?;
+        self.store.forget_layers()?;
         self.warm()
     }
 
     fn warm(&self) -> Result<Usage> {
         let mut command = self.bench.coracle();
-        command.env("CORACLE_CACHE", &self.store).arg("plan");
+        command.env("CORACLE_CACHE", &self.store.root).arg("plan");
         command.args(self.way.options).arg(&self.config);
         usage(self.bench, &command)
     }
@@ -178,7 +172,7 @@ impl<'a> Stage<'a> {
     fn size(&self) -> Result<f64> {
         let mut sizes = 0.0;
         let cannot = || "cannot list the store's layers";
-        for format in fs::read_dir(self.memory.path().join("layers")).map_err(because(cannot()))? {
+        for format in fs::read_dir(&self.store.layers).map_err(because(cannot()))? {
             let format = format.map_err(because(cannot()))?.path();
             for layer in fs::read_dir(format).map_err(because(cannot()))? {
                 sizes += megabytes_of(&layer.map_err(because(cannot()))?.path())?;
@@ -206,26 +200,4 @@ impl<'a> Stage<'a> {
 fn megabytes_of(file: &Path) -> Result<f64> {
     let size = run_quietly(Command::new("stat").arg("--format=%s").arg(file))?;
     size.trim().parse::<f64>().map(|size| size / 1e6).map_err(because("a file has no size"))
-}
-
-fn empty(folder: &Path) -> Result<()> {
-    fs::remove_dir_all(folder)
-        .and_then(|()| fs::create_dir(folder))
-        .map_err(because(format!("cannot empty `{}`", folder.display())))
-}
-
-/// A layout with the image `one` of one large layer, and the size of the layer's archive.
-fn one_layer(bench: &Bench, memory: &Path) -> Result<(PathBuf, f64)> {
-    let source = top_layer(&bench.workspace.target("images/demo"), "postgresql")?;
-    let layout = memory.join("layout");
-    let tar = memory.join("layer.tar");
-    let inflate = format!("gzip -dc '{}' >'{}'", source.display(), tar.display());
-    run_quietly(Command::new("sh").args(["-euc", &inflate]))?;
-    let size = megabytes_of(&tar)? * 1e6;
-    let image = format!("{}:one", layout.display());
-    run_quietly(Command::new("umoci").args(["init", "--layout"]).arg(&layout))?;
-    run_quietly(Command::new("umoci").args(["new", "--image", &image]))?;
-    run_quietly(Command::new("umoci").args(["raw", "add-layer", "--image", &image]).arg(&tar))?;
-    fs::remove_file(&tar).map_err(because(format!("cannot remove `{}`", tar.display())))?;
-    Ok((layout, size))
 }

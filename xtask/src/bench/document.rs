@@ -5,11 +5,11 @@ use std::process::Command;
 use super::figure::{Figure, Table};
 use super::machine::Machine;
 use super::{Bench, ROWS};
-use crate::process::{Result, run_quietly};
+use crate::process::{Result, because, run_quietly};
 use crate::workspace::{make_folder, write_file};
 
 /// Debian packages whose versions decide the figures.
-const PACKAGES: &[&str] = &["qemu-system-x86", "erofs-utils", "gzip", "tar", "zstd"];
+const PACKAGES: &[&str] = &["qemu-system-x86", "erofs-utils", "gzip", "tar", "umoci", "zstd"];
 
 const INTRODUCTION: &str = "\
 # Benchmarks
@@ -50,8 +50,21 @@ fn versions(bench: &Bench) -> Result<String> {
     query.args(["--show", "--showformat=- ${Package} ${Version}\n"]).args(PACKAGES);
     text += &run_quietly(&mut query)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    text += &format!("- host: {cores} processors, shared\n");
+    text += &format!("- host: {cores} processors, shared; {}\n", file_system(bench)?);
     Ok(text)
+}
+
+/// Where B3 writes, and whether files there can share their blocks.
+fn file_system(bench: &Bench) -> Result<String> {
+    let folder =
+        tempfile::tempdir_in(bench.folder("")?).map_err(because("cannot make a temporary folder"))?;
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    write_file(&from, "to be shared")?;
+    let clone = run_quietly(Command::new("cp").arg("--reflink=always").arg(from).arg(to));
+    let reflinks = if clone.is_ok() { "with" } else { "without" };
+    let mut command = Command::new("findmnt");
+    command.args(["--noheadings", "--output", "FSTYPE", "--target"]).arg(folder.path());
+    Ok(format!("{} {reflinks} reflinks", run_quietly(&mut command)?.trim()))
 }
 
 fn commit(bench: &Bench) -> Result<String> {

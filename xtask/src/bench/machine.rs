@@ -32,20 +32,24 @@ impl Machine {
         services: &str,
         init: Option<&Path>,
     ) -> Result<Self> {
-        let folder = bench.folder(name)?;
-        let config = folder.join(format!("{name}.toml"));
-        write_file(&config, &format!("name = \"{name}\"\n\n{services}"))?;
+        let config = Self::config(bench, name, services)?;
         let mut command = bench.coracle();
         if kernel == Kernel::Second {
             command.env("APT_CONFIG", bench.workspace.target("apt/apt.conf"));
         }
-        let output = folder.join("out");
+        let output = bench.folder(name)?.join("out");
         command.arg("build").arg(config).arg("-o").arg(&output);
         if let Some(init) = init {
             command.arg("--init").arg(init);
         }
         run_quietly(&mut command)?;
         Ok(Self { name: name.to_owned(), output })
+    }
+
+    /// Writes the config of a machine into the folder of its name.
+    pub fn config(bench: &Bench, name: &str, services: &str) -> Result<PathBuf> {
+        let config = bench.folder(name)?.join(format!("{name}.toml"));
+        write_file(&config, &format!("name = \"{name}\"\n\n{services}")).map(|()| config)
     }
 
     /// The machine of `configs/demo.toml`.

@@ -6,6 +6,8 @@
 
 mod boot;
 mod build;
+mod change;
+mod cold;
 mod conversion;
 mod document;
 mod figure;
@@ -17,6 +19,7 @@ mod sample;
 mod shutdown;
 mod size;
 mod start;
+mod store;
 mod usage;
 
 use std::path::PathBuf;
@@ -37,12 +40,24 @@ struct Row {
     measure: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 10] = [
+    Row {
+        name: "B1",
+        question: "A machine built for the first time",
+        method: cold::METHOD,
+        measure: cold::measure,
+    },
     Row {
         name: "B2",
         question: "A warm build with nothing changed",
         method: build::METHOD,
         measure: build::measure,
+    },
+    Row {
+        name: "B3",
+        question: "One small layer of a large machine changed",
+        method: change::METHOD,
+        measure: change::measure,
     },
     Row {
         name: "B4",
@@ -84,7 +99,7 @@ const ROWS: [Row; 8] = [
 ];
 
 /// The names of all rows: what `cargo xtask bench` can be asked for.
-pub const NAMES: &[&str] = &["B2", "B4", "B5", "B6", "S1", "S2", "M1", "D1"];
+pub const NAMES: &[&str] = &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "M1", "D1"];
 
 /// Where a benchmark finds what it measures.
 struct Bench<'a> {
@@ -93,6 +108,8 @@ struct Bench<'a> {
     usage: PathBuf,
     /// `examples/inflate.rs` of the builder.
     inflate: PathBuf,
+    /// `examples/verify.rs` of the builder.
+    verify: PathBuf,
     /// `examples/floor.rs` of init.
     floor: PathBuf,
     /// `moment.c`.
@@ -152,7 +169,8 @@ fn prepare(workspace: &Workspace) -> Result<Bench<'_>> {
     };
     let built = dist::cargo_target(workspace);
     run_quietly(&mut cargo(&["--package", "xtask", "--example", "usage"]))?;
-    run_quietly(&mut cargo(&["--release", "--package", "builder", "--example", "inflate"]))?;
+    let codecs = ["--release", "--package", "builder", "--example", "inflate", "--example", "verify"];
+    run_quietly(&mut cargo(&codecs))?;
     let floor = ["--profile", "init", "--package", "init", "--example", "floor", "--target", dist::TARGET];
     run_quietly(cargo(&floor).env("RUSTFLAGS", dist::STATIC))?;
     let moment = workspace.target("bench/moment");
@@ -169,6 +187,7 @@ fn prepare(workspace: &Workspace) -> Result<Bench<'_>> {
         workspace,
         usage: built.join("debug/examples/usage"),
         inflate: built.join("release/examples/inflate"),
+        verify: built.join("release/examples/verify"),
         floor: built.join(dist::TARGET).join("init/examples/floor"),
         moment,
     })
