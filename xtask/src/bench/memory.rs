@@ -10,33 +10,50 @@ use crate::process::Result;
 
 /// For the document.
 pub const METHOD: &str = "\
-A service reads the machine's `/proc/1/status` and `/proc/meminfo` after the page cache has been dropped,
-beside 1 and beside 101 containers of `busybox sleep`, all from one layer. Linux 6.1 counts resident pages in
-batches, so up to 0.26 MB may be missing; most of what is resident are pages of the program's own file. An
-idle container is a hundredth of the difference of available memory between the two machines. Floor: the same
-for 100 processes of the same program that the reading service starts in its own container. The design's goal
-for PID 1 is 1.2 MB and 2 KB a service.";
+A service reads the machine's `/proc/1/status`, `/proc/meminfo` and `/proc/zoneinfo` after the page cache has
+been dropped, beside 1 and beside 101 containers of `busybox sleep`, all from one layer. Linux 6.1 counts
+resident pages in batches, so up to 0.26 MB may be missing; most of what is resident are pages of the
+program's own file. An idle container is a hundredth of the difference of available memory between the two
+machines; free pages that a processor keeps for itself count as available. Floor: the same for 100 processes
+of the same program that the reading service starts in its own container. The design's goal for PID 1 is 1.2
+MB and 2 KB a service.";
 
 /// The containers by which the two machines differ.
 const MORE: u32 = 100;
 
-/// Says `NAME=NUMBER` lines, all in KiB, and `MEASURED=1` at last. Two seconds let everything else come to
-/// rest.
-const SCRIPT: &str = "\
+/// For the scripts of services that measure: `field NAME AS` says `AS=NUMBER`, in KiB, of a line of what it
+/// reads; `available AS` says how much memory is available; `settle` drops the caches, and lets everything
+/// come to rest first.
+///
+/// `MemAvailable` leaves out the free pages that each processor keeps for itself: up to 15 MB, which differ
+/// from one boot to the next.
+pub const FUNCTIONS: &str = "\
     field() { while read -r name value unit; do [ \"$name\" != \"$1:\" ] || echo \"$2=$value\"; done; }
-    settle() { sleep 2; echo 3 >/machine/proc/sys/vm/drop_caches; sleep 1; }
+    available() {
+        kept=0
+        while read -r name value rest; do
+            [ \"$name\" != count: ] || kept=$((kept + value))
+        done </proc/zoneinfo
+        while read -r name value unit; do
+            [ \"$name\" != MemAvailable: ] || echo \"$1=$((value + 4 * kept))\"
+        done </proc/meminfo
+    }
+    settle() { sleep 2; echo 3 >/machine/proc/sys/vm/drop_caches; sleep 1; }";
+
+/// Says `NAME=NUMBER` lines, and `MEASURED=1` at last.
+const SCRIPT: &str = "\
     settle
     field VmRSS PID1 </machine/proc/1/status
     field RssAnon ANON </machine/proc/1/status
-    field MemAvailable BEFORE </proc/meminfo
+    available BEFORE
     i=0
     while [ $i -lt 100 ]; do /bin/sleep 1000000 & i=$((i + 1)); done
     settle
-    field MemAvailable AFTER </proc/meminfo
+    available AFTER
     echo MEASURED=1";
 
 /// Bytes of a KiB, in KB.
-const KIBIBYTE: f64 = 1.024;
+pub const KIBIBYTE: f64 = 1.024;
 
 /// Measures M1.
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
@@ -69,10 +86,15 @@ fn read(bench: &Bench, idle: u32) -> Result<BTreeMap<String, f64>> {
     // Its own image's shell reads the script; TOML's literal text needs no escapes.
     services += &format!(
         "[service.reader]\n{image}\nvolumes = [\"/proc:/machine/proc\"]\nrestart = \"no\"\n\
-         command = [\"sh\", \"-euc\", '''{SCRIPT}''']\n"
+         command = [\"sh\", \"-euc\", '''{FUNCTIONS}\n{SCRIPT}''']\n"
     );
     let machine = Machine::build(bench, &format!("idle-{idle}"), Kernel::Own, &services, None)?;
     let mut guest = Guest::run(bench, &machine)?;
+    said(&mut guest)
+}
+
+/// What the services of a machine say, once one of them has said `MEASURED=1`.
+pub fn said(guest: &mut Guest) -> Result<BTreeMap<String, f64>> {
     guest.wait_for("MEASURED=", 1)?;
     Ok(guest.wait_for("=", 1)?.iter().filter_map(|line| pair(line)).collect())
 }
