@@ -67,15 +67,22 @@ fn initramfs(bench: &Bench, name: &str, with_busybox: bool) -> Result<PathBuf> {
     fs::copy(&bench.moment, root.join("init"))
         .map_err(because("cannot copy the program that prints the time"))?;
     if with_busybox {
-        let layer = top_layer(&bench.workspace.target("images/demo"), "busybox")?;
-        run_quietly(
-            Command::new("sh")
-                .args(["-euc", "gzip -dc \"$1\" | tar -x --no-same-owner -C \"$2\" ./bin/busybox", "sh"])
-                .arg(layer)
-                .arg(&root),
-        )?;
+        add_busybox(bench, &root)?;
     }
-    let pack = "find . -mindepth 1 | LC_ALL=C sort | cpio --create --format=newc --quiet >../initramfs.img";
-    run_quietly(Command::new("sh").current_dir(&root).args(["-euc", pack]))?;
-    Ok(folder.join("initramfs.img"))
+    pack(&root)
+}
+
+/// Puts Debian's static busybox into a folder, as `bin/busybox`.
+pub fn add_busybox(bench: &Bench, root: &Path) -> Result<()> {
+    const SCRIPT: &str = "gzip -dc \"$1\" | tar -x --no-same-owner -C \"$2\" ./bin/busybox";
+    let layer = top_layer(&bench.workspace.target("images/demo"), "busybox")?;
+    run_quietly(Command::new("sh").args(["-euc", SCRIPT, "sh"]).arg(layer).arg(root)).map(drop)
+}
+
+/// Makes an archive of a folder, beside it.
+pub fn pack(root: &Path) -> Result<PathBuf> {
+    const SCRIPT: &str =
+        "find . -mindepth 1 | LC_ALL=C sort | cpio --create --format=newc --quiet >../initramfs.img";
+    run_quietly(Command::new("sh").current_dir(root).args(["-euc", SCRIPT]))?;
+    Ok(root.with_file_name("initramfs.img"))
 }

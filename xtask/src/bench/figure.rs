@@ -20,6 +20,9 @@ pub const MEGABYTES: Unit = Unit { name: "MB", decimals: 2 };
 /// 10³ bytes.
 pub const KILOBYTES: Unit = Unit { name: "KB", decimals: 1 };
 
+/// 2²⁰ bytes, as QEMU counts memory.
+pub const MEBIBYTES: Unit = Unit { name: "MiB", decimals: 0 };
+
 /// What is hoped for.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal {

@@ -35,8 +35,6 @@ const COUNTED: &[&str] = &[
     "q35",
     "-cpu",
     "max,-erms,-fsrm",
-    "-m",
-    "512",
     "-accel",
     "tcg,thread=single",
     "-icount",
@@ -84,10 +82,21 @@ impl Guest {
 
     /// Boots a machine's kernel with another initramfs, its instructions counted.
     pub fn counted_with(machine: &Machine, initramfs: &Path) -> Result<Self> {
+        Self::counted_in(machine, initramfs, 512)
+    }
+
+    /// The same in so many MiB of memory.
+    pub fn counted_in(machine: &Machine, initramfs: &Path, memory: u32) -> Result<Self> {
         let folder = folder()?;
         let report = folder.path().join("report");
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(COUNTED).arg("-kernel").arg(machine.kernel()).arg("-initrd").arg(initramfs);
+        command
+            .args(COUNTED)
+            .args(["-m", &memory.to_string()])
+            .arg("-kernel")
+            .arg(machine.kernel())
+            .arg("-initrd")
+            .arg(initramfs);
         command.arg("-append").arg(machine.cmdline()?);
         command.arg("-chardev").arg(format!("file,id=report,path={}", report.display()));
         Self::spawn(command, true, report, folder)
@@ -95,20 +104,25 @@ impl Guest {
 
     /// Boots a machine by `coracle run`, on two emulated processors whatever the host has.
     pub fn run(bench: &Bench, machine: &Machine) -> Result<Self> {
-        Self::run_with(bench, machine, "2", &[])
+        Self::run_with(bench, machine, &["--cpus", "2"], &[])
+    }
+
+    /// The same with as much memory as is said, like `"768MiB"`.
+    pub fn run_in(bench: &Bench, machine: &Machine, memory: &str) -> Result<Self> {
+        Self::run_with(bench, machine, &["--cpus", "2", "--memory", memory], &[])
     }
 
     /// Boots a machine by `coracle run` with its instructions counted. Whenever it is idle its clock jumps.
     pub fn run_counted(bench: &Bench, machine: &Machine) -> Result<Self> {
         let counted = ["-cpu", "max,-erms,-fsrm", "-icount", "shift=0,sleep=off", "-rtc", "clock=vm"];
-        Self::run_with(bench, machine, "1", &counted)
+        Self::run_with(bench, machine, &["--cpus", "1"], &counted)
     }
 
-    fn run_with(bench: &Bench, machine: &Machine, processors: &str, qemu: &[&str]) -> Result<Self> {
+    fn run_with(bench: &Bench, machine: &Machine, options: &[&str], qemu: &[&str]) -> Result<Self> {
         let folder = folder()?;
         let report = folder.path().join("report");
         let mut command = bench.coracle();
-        command.args(["run", "--accel", "tcg", "--cpus", processors]).arg("--report").arg(&report);
+        command.args(["run", "--accel", "tcg"]).args(options).arg("--report").arg(&report);
         // Ports of the demo may be taken on this host: any free one does.
         for guest in [80, 6379] {
             command.arg("--publish").arg(format!("{}:{guest}", free_port()?));
@@ -140,13 +154,22 @@ impl Guest {
 
     /// Waits until `count` lines of the console contain `text`, and returns them.
     pub fn wait_for(&mut self, text: &str, count: usize) -> Result<Vec<String>> {
+        self.wait(text, count, DEADLINE)
+    }
+
+    /// Whether a line of the console contains `text` before the guest ends or a time is over.
+    pub fn says(&mut self, text: &str, patience: Duration) -> bool {
+        self.wait(text, 1, patience).is_ok()
+    }
+
+    fn wait(&mut self, text: &str, count: usize, patience: Duration) -> Result<Vec<String>> {
         let begun = Instant::now();
         loop {
             let found: Vec<&String> = self.said.iter().filter(|line| line.contains(text)).collect();
             if found.len() >= count {
                 return Ok(found.into_iter().cloned().collect());
             }
-            match self.console.recv_timeout(DEADLINE.saturating_sub(begun.elapsed())) {
+            match self.console.recv_timeout(patience.saturating_sub(begun.elapsed())) {
                 Ok(line) => self.said.push(line),
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(self.failure(&format!("has not said `{text}` {count} times")));

@@ -15,9 +15,11 @@ mod guest;
 mod layout;
 mod machine;
 mod memory;
+mod pinned;
 mod sample;
 mod shutdown;
 mod size;
+mod smallest;
 mod start;
 mod store;
 mod usage;
@@ -40,7 +42,7 @@ struct Row {
     measure: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 12] = [
     Row {
         name: "B1",
         question: "A machine built for the first time",
@@ -90,6 +92,8 @@ const ROWS: [Row; 10] = [
         method: memory::METHOD,
         measure: memory::measure,
     },
+    Row { name: "M2", question: "Memory pinned by layers", method: pinned::METHOD, measure: pinned::measure },
+    Row { name: "M3", question: "The smallest memory", method: smallest::METHOD, measure: smallest::measure },
     Row {
         name: "D1",
         question: "Shutdown with services that stop at once",
@@ -99,7 +103,7 @@ const ROWS: [Row; 10] = [
 ];
 
 /// The names of all rows: what `cargo xtask bench` can be asked for.
-pub const NAMES: &[&str] = &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "M1", "D1"];
+pub const NAMES: &[&str] = &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "M1", "M2", "M3", "D1"];
 
 /// Where a benchmark finds what it measures.
 struct Bench<'a> {
