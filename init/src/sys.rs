@@ -173,10 +173,14 @@ pub fn free_loop_device(control: &File) -> nix::Result<c_int> {
 /// Makes loop device `device` show `file`: read-only, with blocks of `block_size`, and let go of when its
 /// last user closes or unmounts it (`LOOP_CONFIGURE`, Linux 5.8). EBUSY: another has taken the device
 /// meanwhile.
+///
+/// Where the file system below can, the device reads past the page cache: its own pages are enough, and the
+/// file's would be a second copy. On a ramfs, whose pages are the file, the kernel leaves that flag aside.
 pub fn configure_loop_device(device: &File, file: &File, block_size: u32) -> nix::Result<()> {
     const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
     const LO_FLAGS_READ_ONLY: u32 = 1;
     const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    const LO_FLAGS_DIRECT_IO: u32 = 16;
     /// `struct loop_config`, with the fields of its `struct loop_info64` that stay zero as padding.
     #[repr(C)]
     struct Configuration {
@@ -196,7 +200,7 @@ pub fn configure_loop_device(device: &File, file: &File, block_size: u32) -> nix
         block_size,
         info_before_flags: [0; 5],
         info_numbers: [0; 3],
-        info_flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+        info_flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
         info_after_flags: [0; 22],
         reserved: [0; 8],
     };

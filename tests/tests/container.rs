@@ -94,6 +94,7 @@ fn check_all(machine: Machine) {
     a_read_only_root_is(b);
     mounts_are_what_the_config_says(a);
     devices_are_the_usual_ones(a);
+    layers_come_through_loop_devices_where_files_are_no_source(a);
     a_shared_layer_is_mounted_once(a);
     the_name_servers_are_those_of_the_lease(a);
     let ended = machine.power_off();
@@ -227,6 +228,20 @@ fn a_shared_layer_is_mounted_once(a: &Line) {
     let mounted = a.list("/sys/fs/erofs").into_iter().filter(|name| name != "features").count();
     assert!((2..=2 + 4).contains(&stored), "{stored} stored layers");
     assert_eq!(mounted, stored, "mounted and stored layers");
+}
+
+/// A loop device would read past the page cache, and cannot in the initramfs, whose pages are the file.
+fn layers_come_through_loop_devices_where_files_are_no_source(a: &Line) {
+    let mounts_files = a.read("/proc/sys/kernel/osrelease").starts_with("6.12.");
+    let stored = if mounts_files { 0 } else { a.list("/machine/layers").len() };
+    let settings = |name: &String| format!("/sys/block/{name}/loop");
+    let loops: Vec<String> =
+        a.list("/sys/block").iter().map(settings).filter(|path| a.exists(path)).collect();
+    assert_eq!(loops.len(), stored, "{loops:?}");
+    for path in loops {
+        assert!(a.read(&format!("{path}/backing_file")).starts_with("/coracle/layers/"), "{path}");
+        assert_eq!(a.read(&format!("{path}/dio")), "0\n", "{path}");
+    }
 }
 
 fn the_name_servers_are_those_of_the_lease(a: &Line) {
