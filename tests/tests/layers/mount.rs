@@ -1,16 +1,17 @@
 //! Layers as this host's kernel shows them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Mounted layers, one upon the other; unmounted when dropped.
+/// Mounted layers, one upon the other. They have no mount point for long: what keeps them is a descriptor, so that the
+/// kernel takes them away however the test ends.
 pub struct Mount {
-    /// The mount points in the order of mounting.
-    points: Vec<PathBuf>,
-    place: TempDir,
+    path: PathBuf,
+    _folder: File,
 }
 
 impl Mount {
@@ -20,38 +21,43 @@ impl Mount {
             eprintln!("skipped: {reason}");
             return None;
         }
-        let mut mount = Self { points: Vec::new(), place: TempDir::new().unwrap() };
+        let place = TempDir::new().unwrap();
+        let mut points: Vec<PathBuf> = Vec::new();
         for layer in layers {
-            mount.add(&["-t", "erofs", "-o", "ro,loop"], layer);
+            points.push(mount(
+                &["-t", "erofs", "-o", "ro,loop"],
+                layer,
+                place.path().join(points.len().to_string()),
+            ));
         }
         if layers.len() > 1 {
-            let lower: Vec<_> = mount.points.iter().rev().map(|point| point.to_str().unwrap()).collect();
+            let lower: Vec<_> = points.iter().rev().map(|point| point.to_str().unwrap()).collect();
             let options = format!("ro,lowerdir={}", lower.join(":"));
-            mount.add(&["-t", "overlay", "-o", &options], Path::new("overlay"));
+            points.push(mount(
+                &["-t", "overlay", "-o", &options],
+                Path::new("overlay"),
+                place.path().join("all"),
+            ));
         }
-        Some(mount)
+        let folder = File::open(points.last().unwrap()).unwrap();
+        for point in points.iter().rev() {
+            assert!(Command::new("umount").arg("--lazy").arg(point).status().unwrap().success());
+        }
+        Some(Self { path: format!("/proc/self/fd/{}", folder.as_raw_fd()).into(), _folder: folder })
     }
 
     /// Where the files are.
     pub fn path(&self) -> &Path {
-        self.points.last().unwrap()
-    }
-
-    fn add(&mut self, options: &[&str], source: &Path) {
-        let point = self.place.path().join(self.points.len().to_string());
-        fs::create_dir(&point).unwrap();
-        let output = Command::new("mount").args(options).arg(source).arg(&point).output().unwrap();
-        assert!(output.status.success(), "{source:?}: {}", String::from_utf8_lossy(&output.stderr));
-        self.points.push(point);
+        &self.path
     }
 }
 
-impl Drop for Mount {
-    fn drop(&mut self) {
-        for point in self.points.iter().rev() {
-            assert!(Command::new("umount").arg(point).status().unwrap().success());
-        }
-    }
+/// Mounts something on a folder that is made for it.
+fn mount(options: &[&str], source: &Path, point: PathBuf) -> PathBuf {
+    fs::create_dir(&point).unwrap();
+    let output = Command::new("mount").args(options).arg(source).arg(&point).output().unwrap();
+    assert!(output.status.success(), "{source:?}: {}", String::from_utf8_lossy(&output.stderr));
+    point
 }
 
 /// What this host lacks.
