@@ -11,14 +11,14 @@ use std::thread;
 use crate::artifact::erofs::{self, Compression, Pool, Writer};
 use crate::board::Board;
 use crate::config::{Config, Layers};
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::fetch;
 use crate::layer::{self, Special, Tree};
 use crate::oci::descriptor::Digest;
 use crate::oci::image::Process;
 use crate::progress::say;
 use crate::source_file::SourceFile;
-use crate::store::Store;
+use crate::store::{Hashed, Store};
 
 /// How many layers are converted at a time: each is read by one thread, takes some megabytes, and is no faster than the
 /// disk.
@@ -231,15 +231,17 @@ impl Converter<'_> {
         };
         let mut draft = store.begin(&by_diff_id.1)?;
         let tar = layer.open()?;
+        let mut image = Hashed::new(draft.file());
         let writer = match pool {
-            None => Writer::new(draft.file())?,
-            Some(pool) => Writer::packed(draft.file(), pool)?,
+            None => Writer::new(&mut image)?,
+            Some(pool) => Writer::packed(&mut image, pool)?,
         };
         let input = layer::Input { tar, lower: &lower, limits: settings.limits };
         let converted = layer::convert(input, writer).map_err(|error| error.within(&layer.name))?;
         let special = converted.special;
         let (digest, path) = if converted.depends_on_lower { by_chain_id } else { by_diff_id };
-        store.keep_layer(draft, &path, &special)?;
+        let digest_of_image = image.finish().doing(|| "hash the image")?;
+        store.keep_layer((draft, digest_of_image), &path, &special)?;
         Ok(Stored { digest, path, special })
     }
 

@@ -1,11 +1,11 @@
 //! A layer's uncompressed tar stream, verified to its last byte.
 //!
 //! ```text
-//! blob ► hash ► decompress ─ thread ─► hash ► whoever reads the tar archive
+//! blob ► hash ─ thread ─► decompress ─ thread ─► hash ► whoever reads the tar archive
 //! ```
 //!
 //! Inflating takes longer than everything else that is done with a layer, so a compressed one is inflated by a
-//! thread of its own, a little ahead of its reader.
+//! thread of its own, a little ahead of its reader, and another one reads and hashes the blob.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -114,31 +114,49 @@ impl Read for TarStream {
     }
 }
 
-/// Decompresses a blob. At its end, and when it fails, the blob's digest is compared: once.
-struct Inflated {
-    expected: Option<Digest>,
-    compression: Compression,
-    decoder: Decoder<BufReader<Hashed>>,
-    limits: Limits,
-    inflated: u64,
-}
-
-/// Counts what passes, and hashes it if there is anything to compare the hash with.
-struct Hashed {
+/// Reads a blob, and compares its digest at its end: an error there takes the place of the end.
+struct Verified {
     blob: Box<dyn Read + Send>,
-    passed: u64,
-    hasher: Option<Sha256>,
+    expected: Digest,
+    hasher: Sha256,
 }
 
-impl Read for Hashed {
+impl Read for Verified {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.blob.read(buffer)?;
-        self.passed += count as u64;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..count]);
+        self.hasher.update(&buffer[..count]);
+        if count > 0 || buffer.is_empty() {
+            return Ok(count);
         }
+        let (expected, found) = (self.expected, Digest::from_hasher(self.hasher.clone()));
+        if expected == found {
+            return Ok(0);
+        }
+        let why = format!("its blob `{expected}` is damaged: its bytes have the digest `{found}`");
+        Err(Error::new(why).into())
+    }
+}
+
+/// Counts what passes.
+struct Counted {
+    input: Box<dyn Read + Send>,
+    passed: u64,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.passed += count as u64;
         Ok(count)
     }
+}
+
+/// Decompresses a blob.
+struct Inflated {
+    compression: Compression,
+    decoder: Decoder<BufReader<Counted>>,
+    limits: Limits,
+    inflated: u64,
 }
 
 impl Inflated {
@@ -148,20 +166,13 @@ impl Inflated {
         compression: Compression,
         limits: Limits,
     ) -> Result<Self> {
-        let hashed = Hashed { blob, passed: 0, hasher: expected.map(|_| Sha256::new()) };
-        let input = BufReader::with_capacity(BUFFER, hashed);
+        let input: Box<dyn Read + Send> = match expected {
+            Some(expected) => Box::new(Ahead::of(Verified { blob, expected, hasher: Sha256::new() })?),
+            None => blob,
+        };
+        let input = BufReader::with_capacity(BUFFER, Counted { input, passed: 0 });
         let decoder = Decoder::new(compression, input).doing(|| format!("decode {compression}"))?;
-        Ok(Self { expected, compression, decoder, limits, inflated: 0 })
-    }
-
-    fn check_digest(&mut self) -> Result<()> {
-        let found = self.decoder.input().get_mut().hasher.take().map(Digest::from_hasher);
-        match self.expected.zip(found) {
-            Some((expected, found)) if expected != found => Err(Error::new(format!(
-                "its blob `{expected}` is damaged: its bytes have the digest `{found}`"
-            ))),
-            _ => Ok(()),
-        }
+        Ok(Self { compression, decoder, limits, inflated: 0 })
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -169,18 +180,21 @@ impl Inflated {
             let why = format!("bytes follow the end of its {} stream", self.compression);
             return Err(Error::new(why).into());
         }
-        Ok(self.check_digest()?)
+        Ok(())
     }
 
     /// Why decompressing failed. A blob with a wrong digest was damaged on its way: say that, rather than what
     /// the decoder stumbled over.
     fn explain(&mut self, cause: io::Error) -> io::Error {
         let compression = self.compression;
-        if io::copy(self.decoder.input(), &mut io::sink()).is_err() {
+        let is_ours = |error: &io::Error| {
+            error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>)
+        };
+        if is_ours(&cause) {
             return cause;
         }
-        if let Err(error) = self.check_digest() {
-            return error.into();
+        if let Err(error) = io::copy(self.decoder.input(), &mut io::sink()) {
+            return error;
         }
         Error::new(if cause.kind() == io::ErrorKind::UnexpectedEof {
             format!("its {compression} stream is cut short")

@@ -5,13 +5,14 @@
 //! copied or restored with the store: it is compared with its digest, and sealed again if it has it.
 
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Read, Seek};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::pieces::digest;
 use super::{Draft, Lock, Store};
 use crate::error::{Context, Result};
 use crate::oci::descriptor::Digest;
@@ -25,7 +26,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record<T> {
-    /// The BLAKE3 digest of the layer's file, in hexadecimal digits.
+    /// The layer's digest as [`super::pieces`] makes it, in hexadecimal digits.
     digest: String,
     /// What its maker knows of it.
     about: T,
@@ -44,7 +45,7 @@ impl Store {
         let Some(file) = open(path)? else { return Ok(None) };
         let doing = || format!("read the layer `{}`", path.display());
         if !is_sealed(&file).doing(doing)? {
-            if digest(&file).doing(doing)? != record.digest {
+            if digest(&file).doing(doing)?.to_hex().as_str() != record.digest {
                 return Ok(None);
             }
             // Whoever cannot seal it reads it again next time.
@@ -63,12 +64,16 @@ impl Store {
         Ok(Lock::take(&folder.join(format!(".{name}.lock")), waiting))
     }
 
-    /// Keeps a layer, and what is known of it.
-    pub fn keep_layer<T: Serialize>(&self, mut draft: Draft, path: &Path, about: &T) -> Result<()> {
+    /// Keeps a layer with this digest, and what is known of it.
+    pub fn keep_layer<T: Serialize>(
+        &self,
+        (mut draft, digest): (Draft, blake3::Hash),
+        path: &Path,
+        about: &T,
+    ) -> Result<()> {
         let doing = || format!("write `{}`", path.display());
-        let file = draft.file();
-        let digest = file.rewind().and_then(|()| digest(file)).doing(doing)?;
-        seal(file).doing(doing)?;
+        seal(draft.file()).doing(doing)?;
+        let digest = digest.to_hex().to_string();
         let record = serde_json::to_vec(&Record { digest, about }).doing(doing)?;
         // First what is known of the layer: without it the layer counts as missing.
         let record_path = record_path(path);
@@ -84,7 +89,8 @@ impl Store {
 pub fn is_whole(path: &Path) -> Result<bool> {
     let Some(record) = read_record::<serde::de::IgnoredAny>(path)? else { return Ok(false) };
     let Some(file) = open(path)? else { return Ok(false) };
-    Ok(digest(&file).doing(|| format!("read the layer `{}`", path.display()))? == record.digest)
+    let found = digest(&file).doing(|| format!("read the layer `{}`", path.display()))?;
+    Ok(found.to_hex().as_str() == record.digest)
 }
 
 /// The file beside a layer that says what is known of it.
@@ -132,25 +138,12 @@ fn note_use(file: &File) -> io::Result<()> {
     file.set_times(FileTimes::new().set_accessed(now))
 }
 
-/// The digest of what is left of a file.
-fn digest(mut file: &File) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().to_hex().to_string()),
-            Ok(length) => hasher.update(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
     use std::os::unix::fs::FileExt as _;
 
+    use super::super::Hashed;
     use super::*;
 
     fn store_with_layer() -> (tempfile::TempDir, Store, PathBuf) {
@@ -158,8 +151,10 @@ mod tests {
         let store = Store::at(folder.path()).unwrap();
         let path = store.layer_path("plain", &Digest::of(b"layer"));
         let mut draft = store.begin(&path).unwrap();
-        draft.write_all(&[7; 300_000]).unwrap();
-        store.keep_layer(draft, &path, &"about").unwrap();
+        let mut hashed = Hashed::new(draft.file());
+        hashed.write_all(&[7; 300_000]).unwrap();
+        let digest = hashed.finish().unwrap();
+        store.keep_layer((draft, digest), &path, &"about").unwrap();
         (folder, store, path)
     }
 

@@ -17,6 +17,7 @@
 mod draft;
 mod layer;
 mod lock;
+mod pieces;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -27,6 +28,7 @@ use etcetera::BaseStrategy;
 pub use draft::Draft;
 pub use layer::{is_whole as is_whole_layer, record_path};
 pub use lock::Lock;
+pub use pieces::Hashed;
 
 use crate::error::{Context, Error, Result};
 use crate::oci::descriptor::Digest;

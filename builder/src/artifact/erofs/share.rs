@@ -52,9 +52,53 @@ impl<T> Shared<T> {
         self.stored.get(contents)?.as_ref()
     }
 
+    /// Takes so much memory, unless it is too much.
     fn charge(&mut self, bytes: usize) -> bool {
         let fits = self.held + bytes <= MEMORY_MAX;
         self.held += if fits { bytes } else { 0 };
         fits
+    }
+}
+
+/// Where contents were stored as they are, in runs of blocks. Most have a length that no other has, and are never looked
+/// at again: a run is hashed only when another one of its length comes.
+#[derive(Debug)]
+pub struct Runs {
+    /// The first block of the only run of a length, while it is the only one.
+    single: HashMap<u64, Option<u32>>,
+    stored: Shared<u32>,
+}
+
+impl Runs {
+    /// Nothing was stored yet.
+    pub fn new() -> Self {
+        Self { single: HashMap::new(), stored: Shared::new() }
+    }
+
+    /// Whether there is a run of this length.
+    pub fn has_length(&self, length: u64) -> bool {
+        self.single.contains_key(&length)
+    }
+
+    /// Takes the one run of a length that was not hashed, if there is one.
+    pub fn take_single(&mut self, length: u64) -> Option<u32> {
+        self.single.get_mut(&length)?.take()
+    }
+
+    /// Remembers the first run of a length.
+    pub fn keep_single(&mut self, length: u64, block: u32) {
+        if self.stored.charge(ENTRY_COST) {
+            self.single.insert(length, Some(block));
+        }
+    }
+
+    /// Where contents were stored, or else that they are now, here.
+    pub fn find_or_keep(&mut self, contents: Digest, block: u32) -> u32 {
+        if let Some(found) = self.stored.find(&contents) {
+            return *found;
+        }
+        self.stored.see(contents);
+        self.stored.keep(&contents, block, 0);
+        block
     }
 }

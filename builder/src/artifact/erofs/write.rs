@@ -13,6 +13,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
 
 #[cfg(test)]
 use super::cluster::Compression;
@@ -23,7 +24,7 @@ use super::format::{
 };
 use super::pack::Packer;
 use super::pool::Pool;
-use super::share::{Digest, Shared};
+use super::share::{Digest, Runs};
 use super::tree::{Child, Found, InodeId, Slot, Tree, components};
 use super::{Kind, Metadata, xattr};
 use crate::error::{Context as _, Error, Result};
@@ -37,15 +38,27 @@ const SLOTS: u64 = BLOCK_BYTES / SLOT as u64;
 pub trait Output: Write + Seek {
     /// Takes away what is behind so many bytes.
     fn truncate(&mut self, length: u64) -> io::Result<()>;
+
+    /// Fills the buffer with what was written from `at` on, wherever the next bytes go.
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 }
 
 impl Output for File {
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, at)
+    }
+
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)
     }
 }
 
 impl Output for Cursor<Vec<u8>> {
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let mut bytes = self.get_ref().get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default();
+        bytes.read_exact(buffer)
+    }
+
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.get_mut().truncate(usize::try_from(length).unwrap_or(usize::MAX));
         Ok(())
@@ -53,6 +66,10 @@ impl Output for Cursor<Vec<u8>> {
 }
 
 impl<T: Output> Output for &mut T {
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        (**self).read_at(buffer, at)
+    }
+
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         (**self).truncate(length)
     }
@@ -71,8 +88,8 @@ pub struct Writer<W: Output> {
     /// The block numbers of those that were filled.
     pub(super) closed: Vec<u32>,
     buffer: Vec<u8>,
-    /// The first blocks of what was stored uncompressed.
-    shared: Shared<u32>,
+    /// What was stored uncompressed.
+    runs: Runs,
     /// Where files are compressed, what compresses them.
     pub(super) packer: Option<Packer>,
 }
@@ -126,7 +143,7 @@ impl<W: Output> Writer<W> {
             open: Vec::with_capacity(BLOCK),
             closed: Vec::new(),
             buffer: vec![0; CHUNK],
-            shared: Shared::new(),
+            runs: Runs::new(),
             packer,
         };
         writer.write(&[0; BLOCK])?;
@@ -252,14 +269,22 @@ impl<W: Output> Writer<W> {
     /// Stores the blocks of a file, and returns the first one and the rest.
     fn copy(&mut self, division: &Division, mut data: impl Read) -> Result<(u32, Vec<u8>)> {
         let mut block = 0;
-        if division.whole > 0 {
+        let length = division.whole;
+        if length > 0 {
             let start = self.block_number()?;
-            let contents = self.copy_blocks(division.whole, &mut data)?;
-            block = self.shared.find(&contents).copied().unwrap_or(start);
-            if block == start {
-                self.shared.see(contents);
-                self.shared.keep(&contents, start, 0);
+            block = if self.runs.has_length(length) {
+                let contents = self.copy_blocks(length, &mut data, true)?;
+                if let Some(single) = self.runs.take_single(length) {
+                    let contents = self.hash_blocks(single, length)?;
+                    self.runs.find_or_keep(contents, single);
+                }
+                self.runs.find_or_keep(contents, start)
             } else {
+                self.copy_blocks(length, &mut data, false)?;
+                self.runs.keep_single(length, start);
+                start
+            };
+            if block != start {
                 self.rewind(start)?;
             }
         }
@@ -268,20 +293,38 @@ impl<W: Output> Writer<W> {
         Ok((block, tail))
     }
 
-    /// Copies so many bytes to the output, in whole blocks.
-    fn copy_blocks(&mut self, length: u64, data: &mut impl Read) -> Result<Digest> {
+    /// Copies so many bytes to the output, in whole blocks, and hashes them if that is asked for.
+    fn copy_blocks(&mut self, length: u64, data: &mut impl Read, hashes: bool) -> Result<Digest> {
         let mut contents = blake3::Hasher::new();
         let mut left = length;
         while left > 0 {
             let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
             let chunk = &mut self.buffer[..length];
             fill(data, chunk)?;
-            contents.update(chunk);
+            if hashes {
+                contents.update(chunk);
+            }
             self.out.write_all(chunk).doing(|| "write the image")?;
             self.position += length as u64;
             left -= length as u64;
         }
         self.pad_to_block()?;
+        Ok(contents.finalize().into())
+    }
+
+    /// Hashes so many bytes that were written before.
+    fn hash_blocks(&mut self, block: u32, length: u64) -> Result<Digest> {
+        self.out.flush().doing(|| "write the image")?;
+        let mut contents = blake3::Hasher::new();
+        let mut at = u64::from(block) * BLOCK_BYTES;
+        let end = at + length;
+        while at < end {
+            let length = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
+            let chunk = &mut self.buffer[..length];
+            self.out.get_mut().read_at(chunk, at).doing(|| "read the image again")?;
+            contents.update(chunk);
+            at += length as u64;
+        }
         Ok(contents.finalize().into())
     }
 
