@@ -25,6 +25,7 @@ const OPTIONS: &[&str] = &[
     "OVERLAY_FS",
     "PID_NS",
     "PROC_FS",
+    "SECCOMP_FILTER",
     "SIGNALFD",
     "SYSFS",
     "TMPFS",

@@ -80,8 +80,8 @@ fn builds_at_the_same_time_convert_each_layer_once() {
         assert!(output.status.success(), "{said}");
         converted += said.matches("converting layer").count();
     }
-    // Three of the nine ask for those below them, and hold no lock from then on.
-    assert!((9..=15).contains(&converted), "{converted} conversions");
+    // Four of the nine ask for those below them, and hold no lock from then on.
+    assert!((9..=17).contains(&converted), "{converted} conversions");
     assert!(place.stored(&["erofs", "json"]).len() >= 18);
     let locks = || place.stored(&["erofs", "lock"]).iter().filter(|path| path.ends_with(".lock")).count();
     assert_eq!(locks(), 0);
