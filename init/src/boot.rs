@@ -5,6 +5,7 @@ use std::fs;
 
 use manifest::{Manifest, Seccomp, path};
 use nix::sys::reboot::set_cad_enabled;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::sethostname;
 
@@ -65,6 +66,9 @@ fn version_sentence(version: u64) -> String {
     format!("its version is {version}, this init understands {} only", manifest::VERSION)
 }
 
+/// Descriptors that PID 1 may have: a service takes four, and the kernel's 1,024 would do for 250 of them.
+const DESCRIPTORS: u64 = 65_536;
+
 /// Settings of the running kernel: the machine's name, what a key press does, what the kernel says on the
 /// console. None of them is worth a boot.
 pub fn tune(manifest: &Manifest, console: &mut Console) {
@@ -72,6 +76,8 @@ pub fn tune(manifest: &Manifest, console: &mut Console) {
         sethostname(manifest.name.as_str()).map_err(|errno| Error::new("set", "hostname", errno)),
         // Ctrl-Alt-Del becomes a SIGINT to PID 1, which powers off in order, instead of a reset.
         set_cad_enabled(false).map_err(|errno| Error::new("disable", "Ctrl-Alt-Del", errno)),
+        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)
+            .map_err(|errno| Error::new("raise", "the limit of descriptors", errno)),
         // The kernel never chooses PID 1 when memory is short: it could only panic then.
         write("/proc/self/oom_score_adj", "-1000"),
         quieten(),

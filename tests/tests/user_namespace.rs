@@ -86,6 +86,7 @@ fn check_all(machine: &Machine, memory_is_mapped: bool) {
     another_service_is_out_of_reach(a, b, c);
     services_with_the_machines_users_reach_each_other(c, d);
     the_machines_settings_are_out_of_reach(a);
+    pid_1_has_descriptors_for_the_namespaces_of_thousands(c);
     no_further_user_namespace_can_be_made(a);
     a_file_of_the_machine_belongs_to_the_one_service_that_sees_it(a, b);
     a_volume_outlives_its_service(a, c);
@@ -198,6 +199,12 @@ fn the_machines_settings_are_out_of_reach(a: &Line) {
     {
         assert_eq!(a.write(&format!("/machine/proc/{file}"), "1"), Err(EACCES), "{file}");
     }
+}
+
+fn pid_1_has_descriptors_for_the_namespaces_of_thousands(c: &Line) {
+    let limits = c.read("/machine/proc/1/limits");
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().next(), Some("65536"));
 }
 
 fn no_further_user_namespace_can_be_made(a: &Line) {

@@ -137,8 +137,7 @@ impl Plan {
         }
         root.attach(dev.as_fd(), c"dev").map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         for (index, standard) in STANDARD.iter().enumerate() {
-            let own = standard.ids.iter().map(|&(key, id)| (key, ids.number(id)));
-            let own: Vec<(&CStr, u32)> = own.collect();
+            let own: Vec<_> = standard.ids.iter().map(|&(key, id)| (key, ids.number(id))).collect();
             let made = new_mount(standard.kind, standard.options, &own, standard.attributes);
             made.and_then(|mount| root.attach(mount.as_fd(), standard.inside))
                 .map_err(|errno| Failure::new(Step::StandardMount, index, errno))?;
@@ -239,9 +238,7 @@ impl Base {
             .map(Root)
             .map_err(|error| failed(Step::Overlay)(errno(error)))
     }
-}
 
-impl Base {
     /// Puts each layer once more over the one that all containers share, in this process's own mounts and with
     /// owners as they are inside: it has the same short name then. overlayfs takes no layer that is not attached.
     fn map_layers(&self, ids: &Ids) -> nix::Result<()> {

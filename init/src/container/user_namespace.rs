@@ -61,9 +61,9 @@ impl AsFd for UserNamespace {
     }
 }
 
-/// Nobody in the namespace can make another one, and gain full capabilities in that: most of the kernel's
-/// vulnerabilities of the last years began so. The setting is that of the writer's namespace, and so is written
-/// from inside, through the machine's own `/proc`.
+/// Nobody in the namespace can make another one: full capabilities there, over namespaces of one's own, open code
+/// of the kernel to everybody that is otherwise for the machine's root. The setting is that of the writer's
+/// namespace, and so it is written from inside, through the machine's own `/proc`.
 fn forbid_nesting() -> i32 {
     match fs::write("/proc/sys/user/max_user_namespaces", "0") {
         Ok(()) => 0,
