@@ -21,6 +21,7 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe sleep MILLISECONDS             end later
        probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
        probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT
+       probe read FILE                      fail when it cannot be read
        probe chown FILE UID GID             give a file to somebody
        probe user-namespace                 try to make one, and print `made` or why not
        probe precede|spoil                  as the machine's first process: leave an outsider behind, or spoil
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
         ["sleep", milliseconds] => sleep(milliseconds),
         ["orphan", milliseconds] => orphan(milliseconds),
         ["pause"] => pause(),
+        ["read", file] => std::fs::read(file)
+            .map(|_| ExitCode::SUCCESS)
+            .map_err(|error| format!("cannot read `{file}`: {error}")),
         ["chown", file, uid, gid] => chown(file, uid, gid),
         ["user-namespace"] => {
             match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER) {
