@@ -74,7 +74,7 @@ fn machine(kernel: Kernel) -> Machine {
         .probe_in(
             &image,
             "c",
-            &format!("{HOST}{}", volumes(", \"/var:/machine/var\", \"/run/data:/machine/run\"")),
+            &format!("{HOST}{}", volumes(", \"/var:/machine/var:ro\", \"/run:/machine/run:ro\"")),
         )
         .probe_in(&image, "heir", &format!("{KEYS}volumes = [\"/var/lib/will:/will\"]\n"))
         .probe_in(&image, "d", HOST)
@@ -279,5 +279,5 @@ fn a_volume_stores_the_numbers_inside_where_owners_can_be_mapped(a: &Line, c: &L
     a.write("/run/data/file", "x").unwrap();
     assert_eq!(owner(a, "/run/data/file"), (0, 0));
     let stored = if is_mapped { 0 } else { first(a) };
-    assert_eq!(owner(c, "/machine/run/file"), (stored, stored));
+    assert_eq!(owner(c, "/machine/run/data/file"), (stored, stored));
 }
