@@ -46,7 +46,7 @@ impl fmt::Display for ImagePlan {
             writeln!(text, "port      {}/{protocol} is {address}:{} of the host", port.guest, port.host)?;
         }
         for service in &self.manifest.services {
-            write_service(text, service)?;
+            write_service(text, service, &self.manifest.services)?;
         }
         match self.compression {
             Some(compression) => writeln!(text, "\nlayers ({compression})")?,
@@ -117,7 +117,7 @@ impl ImagePlan {
     }
 }
 
-fn write_service(text: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
+fn write_service(text: &mut fmt::Formatter<'_>, service: &Service, all: &[Service]) -> fmt::Result {
     let container = &service.container;
     let user = &container.user;
     writeln!(text, "\n{}", path(service))?;
@@ -129,13 +129,7 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Resul
         write!(text, " (also {})", groups.join(", "))?;
     }
     writeln!(text, " in {}", container.cwd)?;
-    match container.ids {
-        Ids::Own { first } => {
-            let last = first.saturating_add(IDS_PER_CONTAINER - 1);
-            writeln!(text, "  users    {first} to {last} of the machine")?;
-        }
-        Ids::Machine => writeln!(text, "  users    the machine's own")?,
-    }
+    writeln!(text, "  users    {}", users(service, all))?;
     writeln!(text, "  host     {}", container.hostname)?;
     // Values can be secrets; `--json` has them.
     let names: Vec<&str> = container.env.iter().filter_map(|pair| pair.split('=').next()).collect();
@@ -166,6 +160,15 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Resul
     let Stop { signal, grace_ms } = service.stop;
     let grace = std::time::Duration::from_millis(grace_ms);
     writeln!(text, "  stops    by {}, killed after {grace:?}", crate::config::signal_name(signal))
+}
+
+/// Which of the machine's users those of a service are, and who has them as well.
+fn users(service: &Service, all: &[Service]) -> String {
+    let Ids::Own { first } = service.container.ids else { return "the machine's own".to_owned() };
+    let range = format!("{first} to {} of the machine", first.saturating_add(IDS_PER_CONTAINER - 1));
+    let same = |other: &&Service| other.name != service.name && other.container.ids == service.container.ids;
+    let others: Vec<String> = all.iter().filter(same).map(path).collect();
+    if others.is_empty() { range } else { format!("{range}, shared with {}", others.join(", ")) }
 }
 
 /// A word of a command: quoted where a reader could not tell where it ends.

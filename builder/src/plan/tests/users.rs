@@ -70,6 +70,9 @@ fn a_file_that_services_with_the_same_users_see_belongs_to_these() {
     assert_eq!(ids(&plan), [Ids::Own { first: FIRST }; 2]);
     assert_eq!(entry(&plan, "/srv/file").uid, FIRST);
     assert_eq!(entry(&plan, "/srv").uid, FIRST);
+    let text = plan.to_string();
+    assert!(text.contains("  users    1048576 to 1114111 of the machine, shared with service.b\n"), "{text}");
+    assert!(text.contains("  users    1048576 to 1114111 of the machine, shared with oneshot.a\n"), "{text}");
 }
 
 #[test]
