@@ -125,6 +125,7 @@ fn a_plan_depends_on_each_of_its_inputs() {
         ("mode = 0o444", "mode = 0o440"),
         ("uid = 33", "gid = 33"),
         ("[service.database]\n", "[service.database]\nuser = 7\n"),
+        ("[service.database]\n", "[service.database]\nseccomp = \"unconfined\"\n"),
         ("[service.database]\n", "[service.database]\nworking-dir = \"/run\"\n"),
         ("[service.database]\n", "[service.database]\nentrypoint = [\"tool\"]\n"),
         ("[service.database]\n", "[service.database]\nstop-signal = \"SIGTERM\"\n"),

@@ -1,9 +1,11 @@
 //! Profiles in Docker's JSON format, as `docker run --security-opt seccomp=FILE` takes them.
 //!
-//! What a file means is what Docker makes of it: a rule without conditions wins over those with, a rule that says the
-//! same as the default says nothing, and of a rule that names an argument twice each condition is a rule of its own.
+//! What a file means is what runc and libseccomp make of it: the first entry without conditions wins over those with,
+//! an entry that says the same as the default says nothing, and of an entry that names an argument twice each condition
+//! is one of its own. Where several fit, theirs depends on how the conditions are written; here the strictest wins.
 //! The reader is strict where Docker's overlooks: a name that no architecture has is an error.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -180,26 +182,24 @@ impl Profile {
             // As Docker does: a program that finds a call missing tries an older one, one that is refused gives up.
             policy.unknown = Verdict::Errno(ENOSYS);
         }
-        for (number, name) in number::calls() {
+        for (number, _) in number::calls() {
             let rules = of_calls.remove(&number).unwrap_or_default();
-            policy.calls.insert(number, self.decision(name, &rules)?);
+            policy.calls.insert(number, self.decision(&rules));
         }
         Ok(policy)
     }
 
-    fn decision(&self, name: &str, rules: &[(&[Condition], Verdict)]) -> Result<Decision> {
-        let mut always = rules.iter().filter(|(conditions, _)| conditions.is_empty());
-        if let Some((_, verdict)) = always.next() {
-            if always.any(|(_, other)| other != verdict) {
-                return Err(Error::new(format!("two entries say different things of `{name}`")));
-            }
-            return Ok((*verdict).into());
+    fn decision(&self, rules: &[(&[Condition], Verdict)]) -> Decision {
+        if let Some((_, verdict)) = rules.iter().find(|(conditions, _)| conditions.is_empty()) {
+            return (*verdict).into();
         }
         let rule = |(conditions, verdict): &(&[Condition], _)| Rule {
             conditions: conditions.to_vec(),
             verdict: *verdict,
         };
-        Ok(Decision { rules: rules.iter().map(rule).collect(), otherwise: self.default })
+        let mut rules: Vec<Rule> = rules.iter().map(rule).collect();
+        rules.sort_by_key(|rule| Reverse(rule.verdict));
+        Decision { rules, otherwise: self.default }
     }
 }
 

@@ -8,7 +8,7 @@ mod policy;
 mod profile;
 mod program;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -39,9 +39,10 @@ pub struct Facts {
 pub fn read(config: &Config) -> Result<Profiles, Vec<Error>> {
     let mut profiles = Profiles::new();
     let mut errors = Vec::new();
+    let mut met = BTreeSet::new();
     for service in &config.services {
         let config::Seccomp::File(path) = &service.seccomp else { continue };
-        if profiles.contains_key(path) {
+        if !met.insert(path) {
             continue;
         }
         match read_one(path) {

@@ -9,7 +9,7 @@ pub const ENOSYS: u16 = 38;
 /// No such kind of socket.
 pub const EAFNOSUPPORT: u16 = 97;
 
-/// What becomes of a call.
+/// What becomes of a call, the stricter the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// It is carried out.
