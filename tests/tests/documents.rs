@@ -65,7 +65,15 @@ fn the_reference_of_the_config_is_complete_and_its_example_is_right() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/config.md"] {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/config.md",
+        "docs/security.md",
+        "docs/system-calls.md",
+    ] {
         let folder = root().join(document).parent().unwrap().to_owned();
         let text = read(document);
         let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
