@@ -1,8 +1,8 @@
 //! From a policy to a program of the kernel's classic BPF machine.
 //!
-//! The program finds a call's number by binary search over ranges of numbers with one decision: the kernel runs a new
-//! program once for every number there is, to find out which calls it always allows, so that what a chain of
-//! comparisons costs there is paid at each start of a container.
+//! The program finds a call's number by binary search over ranges of numbers with one decision. Its length and its
+//! depth are paid at each start of a container: the kernel translates it, which under `bpf_jit_harden` takes time by the
+//! square of its comparisons, and runs it once for every number there is, to know which calls are always allowed.
 
 use std::collections::BTreeMap;
 
@@ -59,13 +59,25 @@ pub fn compile(policy: &Policy) -> Vec<Instruction> {
     program.finish()
 }
 
-/// The first number of each range, and what becomes of its calls. Neighbours differ.
-fn ranges(policy: &Policy) -> Vec<(u32, Decision)> {
-    let mut ranges: Vec<(u32, Decision)> = vec![(0, policy.unknown.into())];
+/// Numbers with one decision. The next range's differ.
+struct Range {
+    first: u32,
+    last: u32,
+    decision: Decision,
+}
+
+/// All numbers, in their order.
+fn ranges(policy: &Policy) -> Vec<Range> {
+    let mut ranges = vec![Range { first: 0, last: u32::MAX, decision: policy.unknown.into() }];
     let mut push = |first: u32, decision: Decision| match ranges.last_mut() {
-        Some((start, last)) if *start == first => *last = decision,
-        Some((_, last)) if *last == decision => {}
-        _ => ranges.push((first, decision)),
+        Some(range) if range.first == first => range.decision = decision,
+        Some(range) if range.decision == decision => {}
+        last => {
+            if let Some(range) = last {
+                range.last = first - 1;
+            }
+            ranges.push(Range { first, last: u32::MAX, decision });
+        }
     };
     for (number, decision) in &policy.calls {
         push(*number, decision.clone());
@@ -75,6 +87,31 @@ fn ranges(policy: &Policy) -> Vec<(u32, Decision)> {
     }
     push(X32_BIT, Verdict::KillProcess.into());
     ranges
+}
+
+/// The most numbers that are compared one after the other.
+const MOST_EXCEPTIONS: usize = 3;
+
+/// The decision for all of some ranges but for a few single numbers, and those.
+fn with_exceptions(ranges: &[Range]) -> Option<(&Decision, Vec<&Range>)> {
+    let longest = ranges.iter().max_by_key(|range| range.last - range.first)?;
+    let others = ranges.iter().filter(|range| range.decision != longest.decision);
+    let others: Vec<&Range> = others.collect();
+    let few = others.len() <= MOST_EXCEPTIONS && others.iter().all(|range| range.first == range.last);
+    few.then_some((&longest.decision, others))
+}
+
+/// Where to cut ranges in two: about in the middle, and not beside a single number between equals, which would then be
+/// compared twice.
+fn middle(ranges: &[Range]) -> usize {
+    let is_exception = |index: usize| match ranges.get(index.saturating_sub(1)..index + 2) {
+        Some([before, range, after]) => range.first == range.last && before.decision == after.decision,
+        _ => false,
+    };
+    let middle = ranges.len() / 2;
+    let is_good = |cut: &usize| !is_exception(cut - 1) && !is_exception(*cut);
+    let near = [middle, middle - 1, middle + 1];
+    near.into_iter().filter(|cut| (1..ranges.len()).contains(cut)).find(is_good).unwrap_or(middle)
 }
 
 /// A place in a program: how many instructions there are from it to the end.
@@ -152,17 +189,19 @@ impl Backwards {
     }
 
     /// Finds the range of the loaded number.
-    fn search(&mut self, ranges: &[(u32, Decision)]) -> Label {
-        match ranges {
-            [] => self.verdict(Verdict::KillProcess),
-            [(_, decision)] => self.decision(decision),
-            _ => {
-                let (lower, upper) = ranges.split_at(ranges.len() / 2);
-                let if_upper = self.search(upper);
-                let if_lower = self.search(lower);
-                self.branch(IF_AT_LEAST, upper[0].0, if_upper, if_lower)
+    fn search(&mut self, ranges: &[Range]) -> Label {
+        if let Some((usual, exceptions)) = with_exceptions(ranges) {
+            let mut otherwise = self.decision(usual);
+            for range in exceptions.into_iter().rev() {
+                let label = self.decision(&range.decision);
+                otherwise = self.branch(IF_EQUAL, range.first, label, otherwise);
             }
+            return otherwise;
         }
+        let (lower, upper) = ranges.split_at(middle(ranges));
+        let if_upper = self.search(upper);
+        let if_lower = self.search(lower);
+        self.branch(IF_AT_LEAST, upper[0].first, if_upper, if_lower)
     }
 
     /// Decides by arguments. The number is not loaded any more afterwards.

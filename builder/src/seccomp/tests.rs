@@ -276,6 +276,6 @@ fn containers_with_equal_filters_share_a_program() {
 fn the_default_program_is_short_and_quickly_installed() {
     let program = default_program(0);
     let cost = instructions_to_install(&program);
-    assert!(program.len() <= 160, "{} instructions", program.len());
+    assert!(program.len() <= 100, "{} instructions", program.len());
     assert!(cost <= 6_000, "{cost} instructions to install {}", program.len());
 }
