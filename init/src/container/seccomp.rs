@@ -27,8 +27,8 @@ impl Filter {
         Self(program.0.iter().map(instruction).collect())
     }
 
-    /// Filters this process's system calls from now on, for good. It needs no_new_privs.
-    pub(super) fn install(&self) -> nix::Result<()> {
+    /// Filters this process's system calls from now on, for good. Needs no_new_privs or CAP_SYS_ADMIN.
+    pub fn install(&self) -> nix::Result<()> {
         sys::filter_system_calls(&self.0)
     }
 }

@@ -13,10 +13,10 @@ pub const METHOD: &str = "\
 Instructions until a program of 9 KB without a library prints the time, in a machine without a network whose
 one service it is: from PID 1's first instruction, and from the clone. Floor: `init/examples/floor.rs` as PID
 1 of the same machine. It loads the same modules and mounts the same layers, then clones into the same
-namespaces (less those of cgroups and users), mounts the overlay, pivots and executes; it has no cgroup, no
-standard mounts, no devices, no limits, no capabilities and no log. Kernel and command line are compared
-before each pair. The demo machine's time to ready is the guest's own, on two emulated processors, and so
-depends on how busy the host is.";
+namespaces (less those of cgroups and users), mounts the overlay, pivots, installs the same seccomp filter and
+executes; it has no cgroup, no standard mounts, no devices, no limits, no capabilities and no log. Kernel and
+command line are compared before each pair. The demo machine's time to ready is the guest's own, on two
+emulated processors, and so depends on how busy the host is.";
 
 /// Instructions repeat; times do not.
 const COUNTED_ROUNDS: usize = 2;
