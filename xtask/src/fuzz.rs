@@ -6,8 +6,19 @@ use crate::process::{Result, heading, run, run_quietly};
 use crate::workspace::{Workspace, make_folder};
 
 /// What may be asked for: the readers, as `builder/src/fuzz.rs` names them, and for how long each is fed.
-pub const OPTIONS: &[&str] =
-    &["tar", "erofs", "image-archive", "document", "gzip", "zstd", "deb", "modinfo", SECONDS, crate::NUMBER];
+pub const OPTIONS: &[&str] = &[
+    "tar",
+    "erofs",
+    "image-archive",
+    "document",
+    "gzip",
+    "zstd",
+    "deb",
+    "modinfo",
+    "seccomp",
+    SECONDS,
+    crate::NUMBER,
+];
 const SECONDS: &str = "--seconds";
 
 /// How long each reader is fed unless said otherwise.

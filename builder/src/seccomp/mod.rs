@@ -2,6 +2,8 @@
 //!
 //! `profile` and `docker` say what becomes of each call, `program` makes instructions of it.
 
+#[cfg(any(test, fuzzing))]
+pub mod damage;
 mod docker;
 mod number;
 mod policy;
