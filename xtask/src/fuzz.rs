@@ -131,7 +131,7 @@ mod tests {
             parse(&words).map(|(readers, seconds)| (readers.join(" "), seconds))
         };
         assert_eq!(parsed("tar --seconds 5 deb"), Ok(("tar deb".to_owned(), 5)));
-        let all = "tar erofs image-archive document gzip zstd deb modinfo".to_owned();
+        let all = "tar erofs image-archive document gzip zstd deb modinfo seccomp".to_owned();
         assert_eq!(parsed(""), Ok((all, USUAL_SECONDS)));
         assert!(parsed("tar --seconds").is_err() && parsed("--seconds tar").is_err());
     }

@@ -25,7 +25,7 @@ floor and 8 MB.";
 const LINE: &str = "alive-in-little-memory";
 
 /// In MiB: what is surely too little, and what is surely enough.
-const BOUNDS: (u32, u32) = (32, 160);
+const BOUNDS: (u32, u32) = (56, 120);
 
 /// How long a boot may take: a guest without memory may neither go on nor end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn bisection_finds_the_least_that_is_enough() {
-        for least in [33, 34, 100, 159, 160] {
+        for least in [57, 58, 100, 119, 120] {
             assert_eq!(bisect(BOUNDS, |memory| Ok(memory >= least)), Ok(least));
         }
         assert!(bisect(BOUNDS, |_| Ok(false)).is_err());
