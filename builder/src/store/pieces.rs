@@ -39,13 +39,15 @@ impl<'a> Hashed<'a> {
     /// The digest of all that was written.
     pub fn finish(mut self) -> io::Result<Hash> {
         let length = self.file.metadata()?.len();
-        if self.end != length {
-            self.is_spoiled = true;
-        }
-        let open = (!self.is_spoiled).then(|| self.open.finalize());
-        self.pieces.push(open);
         let count = usize::try_from(length.div_ceil(PIECE_BYTES)).map_err(io::Error::other)?;
+        let is_whole = !self.is_spoiled && self.end == length;
+        self.pieces.push(is_whole.then(|| self.open.finalize()));
         self.pieces.resize(count, None);
+        if self.end > length
+            && let Some(cut) = self.pieces.last_mut()
+        {
+            *cut = None;
+        }
         let mut whole = Hasher::new();
         let mut buffer = Vec::new();
         for (number, piece) in self.pieces.iter().enumerate() {
@@ -144,6 +146,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_piece_that_is_cut_is_read_again() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut hashed = Hashed::new(&mut file);
+        hashed.write_all(&[7; PIECE + 1]).unwrap();
+        hashed.truncate(PIECE_BYTES - 1).unwrap();
+        let found = hashed.finish().unwrap();
+        assert_eq!(found, digest(&file).unwrap());
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
