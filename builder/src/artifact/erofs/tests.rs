@@ -249,7 +249,8 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        assert!(Command::new("umount").arg(&self.0).status().unwrap().success());
+        // Lazily: a process that another test is about to start has our files open until it runs.
+        assert!(Command::new("umount").arg("--lazy").arg(&self.0).status().unwrap().success());
     }
 }
 
