@@ -45,6 +45,19 @@ const NAMES: &[&str] = &[
     "CHECKPOINT_RESTORE",
 ];
 
+/// All of them, as a set.
+pub const ALL: u64 = (1 << NAMES.len()) - 1;
+
+/// Their names without `CAP_`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().copied()
+}
+
+/// The names of those in a set.
+pub fn of(set: u64) -> impl Iterator<Item = &'static str> {
+    names().enumerate().filter(move |(number, _)| set >> number & 1 == 1).map(|(_, name)| name)
+}
+
 /// The bit of a capability in a set, by its name without `CAP_`.
 pub fn bit(name: &str) -> Option<u64> {
     NAMES.iter().position(|known| *known == name).map(|number| 1 << number)
@@ -60,5 +73,7 @@ mod tests {
             assert_eq!(bit(name), Some(1 << number), "{name}");
         }
         assert_eq!(bit("CAP_CHOWN"), None);
+        assert_eq!(of(0b1001).collect::<Vec<_>>(), ["CHOWN", "FOWNER"]);
+        assert_eq!(of(ALL).count(), 41);
     }
 }

@@ -82,7 +82,9 @@ pub fn in_use(config: &Config, given: &Ranges) -> Ranges {
 fn share(one: &Service, other: &Service) -> bool {
     let is_anyway = |a: &&Volume| SHARED_ANYWAY.iter().any(|top| is_within(&a.source, top));
     let overlap = |a: &Volume, b: &Volume| is_within(&a.source, &b.source) || is_within(&b.source, &a.source);
-    let shares = |a: &Volume| other.volumes.iter().any(|b| (!a.read_only || !b.read_only) && overlap(a, b));
+    let shares = |a: &Volume| {
+        other.volumes.iter().any(|b| (!a.access.read_only || !b.access.read_only) && overlap(a, b))
+    };
     one.volumes.iter().filter(|a| !is_anyway(a)).any(shares)
 }
 

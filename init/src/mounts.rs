@@ -13,6 +13,8 @@ pub const RUNTIME: &str = "/run/coracle";
 /// Where each container's child builds its root. The same folder for all: what one mounts there, no other
 /// sees.
 pub const STAGE: &str = "/run/coracle/stage";
+/// A folder with nothing in it, which covers what containers do not see.
+pub const EMPTY: &str = "/run/coracle/empty";
 
 struct Early {
     target: &'static str,
@@ -47,7 +49,7 @@ pub fn early() -> Result<()> {
             Err(errno) => return Err(Error::new("mount", early.target, errno)),
         }
     }
-    [RUNTIME, STAGE].into_iter().try_for_each(make_folder)
+    [RUNTIME, STAGE, EMPTY].into_iter().try_for_each(make_folder)
 }
 
 /// Makes the initramfs read-only, as every container's namespace will copy it. Its own folders are mounts by

@@ -130,6 +130,12 @@ pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Resu
     change_mount(mount, &libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 })
 }
 
+/// Lets set-id programs and files with capabilities in the mount that `mount` is the root of give what they say.
+pub fn allow_set_id(mount: BorrowedFd<'_>) -> nix::Result<()> {
+    let attr_clr = libc::MOUNT_ATTR_NOSUID;
+    change_mount(mount, &libc::mount_attr { attr_set: 0, attr_clr, propagation: 0, userns_fd: 0 })
+}
+
 /// Lets owners of files in a mount that is not attached yet be what they are in `user_namespace`: 0 there is 0 in
 /// the file system. EINVAL: the file system cannot (`FS_ALLOW_IDMAP`).
 pub fn map_mount_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> nix::Result<()> {

@@ -6,17 +6,20 @@
 //! The document is JSON. Its bytes for a sample machine are pinned by `tests/golden.rs`; whoever changes a shape
 //! here raises [`VERSION`] and updates that file in the same commit.
 
+pub mod mask;
 pub mod name;
+pub mod profile;
 pub mod program;
 pub mod report;
 
 use serde::{Deserialize, Serialize};
 
 pub use name::Name;
+pub use profile::{Capabilities, Namespace, Profile, Sysctl};
 pub use program::{Instruction, Program};
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How many user ids, and group ids, a container with ids of its own has: all that 16 bits number.
 pub const IDS_PER_CONTAINER: u32 = 1 << 16;
@@ -146,8 +149,8 @@ pub struct Container {
     pub ids: Ids,
     /// Numeric user and groups of the first process, as they are inside.
     pub user: User,
-    /// The capabilities kept, as a bit set of `CAP_*` numbers: bounding, and for user 0 permitted and effective.
-    pub capabilities: u64,
+    /// What it may do, and what it shares with the machine.
+    pub profile: Profile,
     /// Which system calls it has.
     pub seccomp: Seccomp,
     /// Mounts beside the standard ones (`/proc`, `/sys`, `/dev`, …), in order.
@@ -205,6 +208,10 @@ pub enum Mount {
         size: u64,
         /// Permission bits of its root.
         mode: u32,
+        /// Not writable.
+        read_only: bool,
+        /// Nothing in it can be run.
+        no_exec: bool,
     },
     /// A folder or file of the machine.
     Bind {
@@ -215,6 +222,8 @@ pub enum Mount {
         target: String,
         /// Not writable through this mount. What holds init's own files never is.
         read_only: bool,
+        /// Nothing in it can be run.
+        no_exec: bool,
     },
 }
 

@@ -7,15 +7,15 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Container, Device, Ids, Kind, Manifest, Mount, Name, Network, OnFailure, Program, Restart, Seccomp,
-    Service, Stop, User,
+    Capabilities, Container, Device, Ids, Kind, Manifest, Mount, Name, Namespace, Network, OnFailure,
+    Profile, Program, Restart, Seccomp, Service, Stop, Sysctl, User,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":2,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":3,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
 "network":"dhcp",
@@ -24,21 +24,26 @@ const GOLDEN: &str = r#"
 "stop":{"signal":15,"grace_ms":10000},
 "container":{"layers":[1],"read_only":true,"hostname":"migrate",
 "argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
-"capabilities":1531,"seccomp":{"program":1},"mounts":[],"devices":[]}},
+"profile":{"capabilities":{"bounding":1531,"held":1531},"network":"machine","pid":"own","ipc":"own",
+"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[]}},
 {"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"restart":"never",
 "stop":{"signal":9,"grace_ms":0},
 "container":{"layers":[1],"read_only":true,"hostname":"warm-up",
 "argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
-"capabilities":0,"seccomp":{"program":1},"mounts":[],"devices":[]}},
+"profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own","ipc":"own",
+"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[]}},
 {"name":"web","kind":"service","restart":"always",
 "stop":{"signal":3,"grace_ms":90000},
 "container":{"layers":[0,2,1],"read_only":false,"hostname":"front",
 "argv":["/bin/web","--name=\"é\""],"env":["PATH=/bin","EMPTY="],"cwd":"/srv","ids":"machine",
 "user":{"uid":33,"gid":34,"groups":[4,50]},
-"capabilities":18446744073709551615,"seccomp":"unconfined",
+"profile":{"capabilities":{"bounding":18446744073709551615,"held":1},"network":"own","pid":"machine","ipc":"machine",
+"set_id":true,"all_devices":true,"unmasked":["/proc/kcore"],
+"sysctls":[{"path":"net/core/somaxconn","value":"1024"}]},
+"seccomp":"unconfined",
 "mounts":[
-{"tmpfs":{"target":"/run","size":1048576,"mode":1023}},
-{"bind":{"source":"/srv/data","target":"/data","read_only":true}}],
+{"tmpfs":{"target":"/run","size":1048576,"mode":1023,"read_only":false,"no_exec":true}},
+{"bind":{"source":"/srv/data","target":"/data","read_only":true,"no_exec":false}}],
 "devices":[{"source":"/dev/virtio-ports/a","target":"/dev/a"}]}}]}
 "#;
 
@@ -52,6 +57,20 @@ fn name(text: &str) -> Name {
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// The default, but for the capabilities.
+fn profile(capabilities: u64) -> Profile {
+    Profile {
+        capabilities: Capabilities { bounding: capabilities, held: capabilities },
+        network: Namespace::Machine,
+        pid: Namespace::Own,
+        ipc: Namespace::Own,
+        set_id: false,
+        all_devices: false,
+        unmasked: Vec::new(),
+        sysctls: Vec::new(),
+    }
 }
 
 /// A oneshot with as little as a service can have.
@@ -70,7 +89,7 @@ fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, ca
             cwd: "/".into(),
             ids: Ids::Own { first: 1 << 20 },
             user: User { uid: 0, gid: 0, groups: Vec::new() },
-            capabilities,
+            profile: profile(capabilities),
             seccomp: Seccomp::Program(1),
             mounts: Vec::new(),
             devices: Vec::new(),
@@ -94,11 +113,31 @@ fn web() -> Service {
             cwd: "/srv".into(),
             ids: Ids::Machine,
             user: User { uid: 33, gid: 34, groups: vec![4, 50] },
-            capabilities: u64::MAX,
+            profile: Profile {
+                capabilities: Capabilities { bounding: u64::MAX, held: 1 },
+                network: Namespace::Own,
+                pid: Namespace::Machine,
+                ipc: Namespace::Machine,
+                set_id: true,
+                all_devices: true,
+                unmasked: texts(&["/proc/kcore"]),
+                sysctls: vec![Sysctl { path: "net/core/somaxconn".into(), value: "1024".into() }],
+            },
             seccomp: Seccomp::Unconfined,
             mounts: vec![
-                Mount::Tmpfs { target: "/run".into(), size: 1 << 20, mode: 0o1777 },
-                Mount::Bind { source: "/srv/data".into(), target: "/data".into(), read_only: true },
+                Mount::Tmpfs {
+                    target: "/run".into(),
+                    size: 1 << 20,
+                    mode: 0o1777,
+                    read_only: false,
+                    no_exec: true,
+                },
+                Mount::Bind {
+                    source: "/srv/data".into(),
+                    target: "/data".into(),
+                    read_only: true,
+                    no_exec: false,
+                },
             ],
             devices: vec![Device { source: "/dev/virtio-ports/a".into(), target: "/dev/a".into() }],
         },
@@ -108,7 +147,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 2,
+        version: 3,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -131,7 +170,7 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 2, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 3, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
 }
@@ -151,7 +190,7 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":2"#, r#""version":2,"future":true"#),
+        (r#""version":3"#, r#""version":3,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),
@@ -163,6 +202,11 @@ fn what_another_version_might_add_or_leave_out_is_refused() {
         (r#""gid":34"#, r#""gid":4294967296"#),
         (r#""cwd":"/srv""#, r#""cwd":"/srv","apparmor":[]"#),
         (r#""seccomp":"unconfined","#, ""),
+        (r#","pid":"own""#, ""),
+        (r#""unmasked":[],"#, ""),
+        (r#","held":1}"#, "}"),
+        (r#","no_exec":true"#, ""),
+        (r#""ipc":"machine""#, r#""ipc":"private""#),
         (r#""0006000000000000""#, r#""0006""#),
         (r#""on_failure":"ignore""#, r#""on_failure":"reboot""#),
         (r#"{"tmpfs":{"#, r#"{"tmpfs":{"huge":true,"#),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use manifest::{Kind, Name, OnFailure, Restart};
 
 use super::problem::{Problem, suggestion};
+use super::profile::{self, Profile};
 use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, Variables};
 use super::value::{self, Port};
 use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Seccomp, Service, Userns};
@@ -82,11 +83,12 @@ fn cluster_size(size: u64) -> Result<usize, String> {
 }
 
 /// Where a seccomp profile comes from. A path of one of the two words has a `./` before it.
-fn seccomp(written: &str, base: &std::path::Path) -> Seccomp {
+fn seccomp(written: Option<&str>, profile: &Profile, base: &std::path::Path) -> Seccomp {
     match written {
-        "default" => Seccomp::Default,
-        "unconfined" => Seccomp::Unconfined,
-        path => Seccomp::File(base.join(path)),
+        None if profile.privileged => Seccomp::Unconfined,
+        None | Some("default") => Seccomp::Default,
+        Some("unconfined") => Seccomp::Unconfined,
+        Some(path) => Seccomp::File(base.join(path)),
     }
 }
 
@@ -253,6 +255,7 @@ impl Check<'_> {
                 None
             }
         };
+        let profile = profile::check(&raw, &path, self.problems);
         let command = self.words(&path, "command", raw.command);
         let entrypoint = self.words(&path, "entrypoint", raw.entrypoint);
         let environment = self.environment(&path, raw.environment);
@@ -289,9 +292,10 @@ impl Check<'_> {
             tmpfs,
             volumes,
             devices,
-            seccomp: raw.seccomp.map_or(Seccomp::Default, |written| seccomp(&written.value, base)),
+            seccomp: seccomp(raw.seccomp.as_ref().map(|written| written.value.as_str()), &profile, base),
             read_only: raw.read_only.is_some_and(|read_only| read_only.value),
-            userns: userns.unwrap_or(Userns::Private),
+            userns: userns.unwrap_or(if profile.privileged { Userns::Host } else { Userns::Private }),
+            profile,
             hostname,
             restart,
             stop_signal,

@@ -6,6 +6,7 @@
 mod check;
 mod document;
 mod problem;
+mod profile;
 mod raw;
 mod value;
 
@@ -18,7 +19,10 @@ use manifest::{Device, Kind, Name, Restart};
 use crate::oci::limits::Limits;
 use crate::oci::reference::Reference;
 pub use problem::{Problems, suggestion};
-pub use value::{Port, Protocol, Tmpfs, Volume, absolute, duration, signal, signal_name, size};
+#[cfg(test)]
+pub use profile::Capabilities;
+pub use profile::Profile;
+pub use value::{Access, Port, Protocol, Tmpfs, Volume, absolute, duration, signal, signal_name, size};
 
 /// A machine, as its config means it.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +127,8 @@ pub struct Service {
     pub read_only: bool,
     /// Whose the users and groups inside are.
     pub userns: Userns,
+    /// What it may do beside what every service may, and less.
+    pub profile: Profile,
     /// The host name inside; the service's name when absent.
     pub hostname: Option<Name>,
     /// The restart policy.

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::document::{Node, Table, Value};
 use super::problem::{Problem, suggestion};
+use super::profile::RawProfile;
 
 /// What people write who come from Docker, Compose, LinuxKit or systemd, and the key that means it here.
 const OTHER_SPELLINGS: &[(&str, &str)] = &[
@@ -23,6 +24,24 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("publish", "ports"),
     ("readonly", "read-only"),
     ("security-opt", "seccomp"),
+    ("capabilities", "cap-add"),
+    ("ambientcapabilities", "cap-add"),
+    ("capabilityboundingset", "cap-drop"),
+    ("cap-adds", "cap-add"),
+    ("cap-drops", "cap-drop"),
+    ("network-mode", "network"),
+    ("networks", "network"),
+    ("net", "network"),
+    ("privatenetwork", "network"),
+    ("pid-mode", "pid"),
+    ("ipc-mode", "ipc"),
+    ("sysctl", "sysctls"),
+    ("groups", "group-add"),
+    ("additional-gids", "group-add"),
+    ("supplementarygroups", "group-add"),
+    ("nonewprivileges", "allow-setuid"),
+    ("no-new-privileges", "allow-setuid"),
+    ("masked-paths", "unmask"),
     ("systemcallfilter", "seccomp"),
     ("restart-policy", "restart"),
     ("timeout-stop", "stop-grace-period"),
@@ -101,6 +120,7 @@ pub struct RawService {
     pub seccomp: Option<At<String>>,
     pub read_only: Option<At<bool>>,
     pub userns: Option<At<String>>,
+    pub profile: RawProfile,
     pub hostname: Option<At<String>>,
     pub restart: Option<At<String>>,
     pub stop_signal: Option<At<Scalar>>,
@@ -188,6 +208,7 @@ impl RawService {
             seccomp: fields.take("seccomp"),
             read_only: fields.take("read-only"),
             userns: fields.take("userns"),
+            profile: RawProfile::read(fields),
             hostname: fields.take("hostname"),
             restart: fields.take("restart"),
             stop_signal: fields.take("stop-signal"),
@@ -211,7 +232,7 @@ impl RawFile {
 }
 
 /// A type that a key's value can have.
-trait FromValue: Sized {
+pub trait FromValue: Sized {
     /// The type with an article, for messages.
     const EXPECTED: &'static str;
 
@@ -306,7 +327,7 @@ fn list<T: FromValue>(value: Value) -> Option<Vec<At<T>>> {
 }
 
 /// A table that is being read: keys are taken out of it, and what remains is unknown.
-struct Fields<'a> {
+pub struct Fields<'a> {
     table: Table,
     /// The table's key path; empty for the root.
     path: String,
@@ -335,7 +356,8 @@ impl<'a> Fields<'a> {
         self.problems.push(Problem::at(&node.span, path, what));
     }
 
-    fn take<T: FromValue>(&mut self, key: &'static str) -> Option<At<T>> {
+    /// The value of a key; a wrong type becomes a problem.
+    pub fn take<T: FromValue>(&mut self, key: &'static str) -> Option<At<T>> {
         let node = self.remove(key)?;
         let value = T::from_value(node.value.clone());
         if value.is_none() {

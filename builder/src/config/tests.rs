@@ -176,6 +176,50 @@ fn a_service_has_users_of_its_own_unless_it_asks_for_the_machines() {
 }
 
 #[test]
+fn every_contradiction_in_a_profile_is_reported_at_once() {
+    let text = r#"name = "m"
+[service.a]
+image = "oci:a"
+cap-add = ["NET_ADMNI", "CAP_KILL", "ALL"]
+cap-drop = ["kill", "all"]
+unmask = ["/proc/kcor", "/proc/keys/"]
+pid = "hots"
+ipc = "host"
+network = "bridge"
+group-add = ["a:b", 7]
+sysctls = { "kernel.shmax" = 1, "kernel.shmmax" = 1, net.core.somaxconn = 1, "kernel.core_pattern" = "|/x", "fs.mqueue.msg_max" = "1\n2" }
+[service.b]
+image = "oci:a"
+privileged = true
+userns = "private"
+seccomp = "default"
+cap-drop = ["KILL"]
+allow-setuid = false
+unmask = "some"
+[service.c]
+image = "oci:a"
+network = "none"
+ports = ["80"]
+unmask = "most"
+sysctls = { "net.../../x" = 1, "net.ipv4.ip_forward" = "" }
+capabilities = ["KILL"]
+volumes = ["/a:/b:ro,suid"]
+"#;
+    insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn capabilities_have_names_with_and_without_a_prefix() {
+    let text = "name = \"m\"\n[service.a]\nimage = \"oci:a\"\ncap-add = [\"CAP_KILL\", \"chown\"]\n\
+                cap-drop = [\"All\"]\nunmask = \"ALL\"\ngroup-add = [\"audio\", 7]\n";
+    let profile = &config(text).services[0].profile;
+    assert_eq!(profile.cap_add, Capabilities { all: false, named: 1 << 5 | 1 });
+    assert_eq!(profile.cap_drop, Capabilities { all: true, named: 0 });
+    assert_eq!(profile.unmask.len(), manifest::mask::MASKS.len());
+    assert_eq!(profile.group_add, ["audio", "7"]);
+}
+
+#[test]
 fn published_ports_do_not_collide() {
     let text = "name = \"m\"\n[service.a]\nimage = \"oci:a\"\nports = [\"80:80\"]\n\
                 [service.b]\nimage = \"oci:a\"\nports = [\"8080:80\", \"80:80/udp\"]\n";

@@ -86,7 +86,7 @@ impl FromStr for Port {
     }
 }
 
-/// A `tmpfs` entry: `/path[:size=64MiB][,mode=1777]`.
+/// A `tmpfs` entry: `/path[:size=64MiB][,mode=1777][,ro][,noexec]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tmpfs {
     /// Absolute and normalised.
@@ -95,6 +95,32 @@ pub struct Tmpfs {
     pub size: u64,
     /// Permission bits of its root.
     pub mode: u32,
+    /// What can be done in it.
+    pub access: Access,
+}
+
+/// What can be done in a mount. Set-id programs and devices never have an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Nothing can be written.
+    pub read_only: bool,
+    /// Nothing can be run.
+    pub no_exec: bool,
+}
+
+impl Access {
+    /// Takes an option; whether it was one. The words that say what is so anyway are mount(8)'s and Docker's.
+    fn take(&mut self, option: &str) -> bool {
+        match option {
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            "noexec" => self.no_exec = true,
+            "exec" => self.no_exec = false,
+            "nosuid" | "nodev" => {}
+            _ => return false,
+        }
+        true
+    }
 }
 
 impl FromStr for Tmpfs {
@@ -102,7 +128,8 @@ impl FromStr for Tmpfs {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (target, options) = text.split_once(':').unwrap_or((text, ""));
-        let mut tmpfs = Self { target: mount_target(target)?, size: 0, mode: 0o1777 };
+        let mut tmpfs =
+            Self { target: mount_target(target)?, size: 0, mode: 0o1777, access: Access::default() };
         for option in options.split(',').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
                 Some(("size", value)) => tmpfs.size = size(value)?,
@@ -111,9 +138,10 @@ impl FromStr for Tmpfs {
                     tmpfs.mode = mode
                         .ok_or_else(|| format!("`{value}` is no mode: expected octal digits such as 1777"))?;
                 }
+                _ if tmpfs.access.take(option) => {}
                 _ => {
                     return Err(format!(
-                        "`{option}` is no option of a tmpfs: there are size=64MiB and mode=1777"
+                        "`{option}` is no option of a tmpfs: there are size=64MiB, mode=1777, ro and noexec"
                     ));
                 }
             }
@@ -122,15 +150,15 @@ impl FromStr for Tmpfs {
     }
 }
 
-/// A `volumes` entry: `/source:/target[:ro]`.
+/// A `volumes` entry: `/source:/target[:ro][,noexec]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// A folder or file of the machine: absolute and normalised.
     pub source: String,
     /// Where the container sees it: absolute and normalised.
     pub target: String,
-    /// Not writable for the container.
-    pub read_only: bool,
+    /// What can be done in it.
+    pub access: Access,
 }
 
 impl FromStr for Volume {
@@ -138,21 +166,27 @@ impl FromStr for Volume {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split(':').collect();
-        let (source, target, read_only) = match parts[..] {
-            [source, target] | [source, target, "rw"] => (source, target, false),
-            [source, target, "ro"] => (source, target, true),
+        let (source, target, options) = match parts[..] {
+            [source, target] => (source, target, ""),
+            [source, target, options] => (source, target, options),
             _ => {
                 return Err(format!(
                     "`{text}` is no volume: expected \"/folder/of/the/machine:/path/inside[:ro]\""
                 ));
             }
         };
+        let mut access = Access::default();
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            if !access.take(option) {
+                return Err(format!("`{option}` is no option of a volume: there are ro and noexec"));
+            }
+        }
         if !source.starts_with('/') {
             return Err(format!(
                 "`{source}` is no absolute path of the machine: a volume is one of its folders"
             ));
         }
-        Ok(Self { source: absolute(source)?, target: mount_target(target)?, read_only })
+        Ok(Self { source: absolute(source)?, target: mount_target(target)?, access })
     }
 }
 
@@ -331,19 +365,38 @@ mod tests {
     fn mounts_stay_out_of_what_init_sets_up() {
         assert_eq!(
             "/srv//data/:/data:ro".parse::<Volume>(),
-            Ok(Volume { source: "/srv/data".into(), target: "/data".into(), read_only: true })
+            Ok(Volume {
+                source: "/srv/data".into(),
+                target: "/data".into(),
+                access: Access { read_only: true, no_exec: false }
+            })
         );
-        for wrong in
-            ["data:/data", "/a", "/a:b", "/a:/b:rx", "/a:/", "/a:/proc/self", "/a:/dev", "/a:/x/../y"]
-        {
+        for wrong in [
+            "data:/data",
+            "/a",
+            "/a:b",
+            "/a:/b:rx",
+            "/a:/b:ro,suid",
+            "/a:/",
+            "/a:/proc/self",
+            "/a:/dev",
+            "/a:/x/../y",
+        ] {
             assert!(wrong.parse::<Volume>().is_err(), "{wrong}");
         }
         assert_eq!(
-            "/tmp:size=64MiB,mode=0700".parse::<Tmpfs>(),
-            Ok(Tmpfs { target: "/tmp".into(), size: 64 << 20, mode: 0o700 })
+            "/tmp:size=64MiB,mode=0700,noexec".parse::<Tmpfs>(),
+            Ok(Tmpfs {
+                target: "/tmp".into(),
+                size: 64 << 20,
+                mode: 0o700,
+                access: Access { read_only: false, no_exec: true }
+            })
         );
+        let last = "/a:/b:ro,noexec,exec,rw,nosuid,nodev".parse::<Volume>().unwrap().access;
+        assert_eq!(last, Access::default(), "of two words that contradict each other the last counts");
         assert_eq!("/run".parse::<Tmpfs>().unwrap().mode, 0o1777);
-        for wrong in ["tmp", "/sys", "/tmp:size", "/tmp:size=x", "/tmp:mode=9", "/tmp:uid=1"] {
+        for wrong in ["tmp", "/sys", "/tmp:size", "/tmp:size=x", "/tmp:mode=9", "/tmp:uid=1", "/tmp:dev"] {
             assert!(wrong.parse::<Tmpfs>().is_err(), "{wrong}");
         }
         assert_eq!(device("/dev/kvm").unwrap().target, "/dev/kvm");

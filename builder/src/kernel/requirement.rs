@@ -10,6 +10,8 @@ pub struct Needs {
     pub overlay: bool,
     /// A container has users of its own.
     pub user_namespaces: bool,
+    /// A container has a network of its own.
+    pub network_namespaces: bool,
     /// The system calls of some container are filtered.
     pub seccomp: bool,
 }
@@ -59,6 +61,8 @@ const EVERY_MACHINE: &[Requirement] = &[
 const OVERLAY: Requirement =
     driver("CONFIG_OVERLAY_FS", "overlay", "to put a container's layers on each other");
 const USER_NS: Requirement = built_in("CONFIG_USER_NS", "to give each service users of its own");
+const NET_NS: Requirement =
+    built_in("CONFIG_NET_NS", "for services without a network (see the key `network`)");
 const SECCOMP: Requirement =
     built_in("CONFIG_SECCOMP_FILTER", "to filter system calls (see the key `seccomp`)");
 const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
@@ -75,6 +79,7 @@ pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>
     let conditional = [
         (needs.overlay, &OVERLAY),
         (needs.user_namespaces, &USER_NS),
+        (needs.network_namespaces, &NET_NS),
         (needs.seccomp, &SECCOMP),
         (!file_backed, &LOOP),
     ];
@@ -130,5 +135,8 @@ fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static s
 /// Every option that can be required.
 #[cfg(test)]
 pub fn options() -> impl Iterator<Item = &'static str> {
-    EVERY_MACHINE.iter().chain([&OVERLAY, &USER_NS, &SECCOMP, &LOOP]).map(|requirement| requirement.option)
+    EVERY_MACHINE
+        .iter()
+        .chain([&OVERLAY, &USER_NS, &NET_NS, &SECCOMP, &LOOP])
+        .map(|requirement| requirement.option)
 }

@@ -106,7 +106,8 @@ fn missing_and_circular_modules_are_errors_that_name_them() {
 }
 
 /// What a machine without services needs beside what every machine does.
-const NOTHING: Needs = Needs { overlay: false, user_namespaces: false, seccomp: false };
+const NOTHING: Needs =
+    Needs { overlay: false, user_namespaces: false, network_namespaces: false, seccomp: false };
 
 /// Every option that a machine needs, as a kernel with everything built in has them.
 fn all_options() -> String {
@@ -120,7 +121,7 @@ fn all_options() -> String {
 #[test]
 fn a_kernel_that_lacks_an_option_is_refused_by_the_options_name() {
     let folder = tempfile::tempdir().unwrap();
-    let needs = Needs { overlay: true, user_namespaces: true, seccomp: true };
+    let needs = Needs { overlay: true, user_namespaces: true, network_namespaces: true, seccomp: true };
     let whole = kernel(&folder, &[], &[], &all_options());
     assert_eq!(whole.modules(needs, &[]).unwrap(), []);
     for option in requirement::options() {
@@ -159,7 +160,7 @@ fn a_loop_device_is_needed_only_where_erofs_cannot_mount_files() {
 #[test]
 fn a_kernel_that_cannot_map_layers_is_refused_where_services_have_users_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
-    let needs = Needs { overlay: true, user_namespaces: true, seccomp: true };
+    let needs = Needs { overlay: true, user_namespaces: true, network_namespaces: true, seccomp: true };
     let of_release = |release: &str| {
         let options = format!("# Linux/x86 {release} Kernel Configuration\n{}", all_options());
         kernel(&folder, &[], &[], &options)

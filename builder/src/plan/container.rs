@@ -2,8 +2,8 @@
 
 use manifest::{Container, IDS_PER_CONTAINER, Ids, Mount, Seccomp, Service as Supervised, Stop, User};
 
-use super::user;
-use crate::config::Service;
+use super::{profile, user};
+use crate::config::{Access, Service};
 use crate::error::{Error, Result};
 use crate::oci::image::Process;
 use crate::process::{argv, candidates, declared_volumes, environment, working_dir};
@@ -12,30 +12,13 @@ use crate::target::{hidden, is_within};
 
 const SIGTERM: i32 = 15;
 
-/// What user 0 of a container keeps: the numbers of linux/capability.h.
-const DEFAULT_CAPABILITIES: &[(&str, u32)] = &[
-    ("CHOWN", 0),
-    ("DAC_OVERRIDE", 1),
-    ("FOWNER", 3),
-    ("FSETID", 4),
-    ("KILL", 5),
-    ("SETGID", 6),
-    ("SETUID", 7),
-    ("SETPCAP", 8),
-    ("NET_BIND_SERVICE", 10),
-];
-
 /// A service's container, but for the layers and the seccomp program, which the caller numbers.
 pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Result<Supervised> {
     let spec = service.user.as_deref().unwrap_or(&defaults.user);
-    let resolved = user::resolve(spec, &root.passwd, &root.group)?;
+    let mut resolved = user::resolve(spec, &root.passwd, &root.group)?;
+    user::add_groups(&mut resolved.user, &service.profile.group_add, &root.group)?;
     check_user(&resolved.user, ids)?;
     let hostname = service.hostname.clone().unwrap_or_else(|| service.name.clone());
-    let capabilities = if resolved.user.uid == 0 {
-        DEFAULT_CAPABILITIES.iter().fold(0, |set, (_, number)| set | 1 << number)
-    } else {
-        0
-    };
     let signal = match service.stop_signal {
         Some(signal) => signal,
         None if defaults.stop_signal.is_empty() => SIGTERM,
@@ -50,9 +33,9 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Re
         env: environment(service, defaults, &resolved.home, &hostname)?,
         cwd: root.resolved(&working_dir(service, defaults)?),
         ids,
+        profile: profile::of(service, resolved.user.uid),
         user: resolved.user,
         hostname,
-        capabilities,
         seccomp: Seccomp::Unconfined,
         mounts: mounts(service, defaults, root)?,
         devices: service.devices.clone(),
@@ -85,11 +68,14 @@ fn check_user(user: &User, ids: Ids) -> Result<()> {
 fn mounts(service: &Service, defaults: &Process, root: &Root) -> Result<Vec<Mount>> {
     let tmpfs = service.tmpfs.iter().map(|tmpfs| {
         let target = root.resolved(&tmpfs.target);
-        (tmpfs.target.clone(), Mount::Tmpfs { target, size: tmpfs.size, mode: tmpfs.mode })
+        let Access { read_only, no_exec } = tmpfs.access;
+        let (size, mode) = (tmpfs.size, tmpfs.mode);
+        (tmpfs.target.clone(), Mount::Tmpfs { target, size, mode, read_only, no_exec })
     });
     let volumes = service.volumes.iter().map(|volume| {
         let (source, target) = (volume.source.clone(), root.resolved(&volume.target));
-        (volume.target.clone(), Mount::Bind { source, target, read_only: volume.read_only })
+        let Access { read_only, no_exec } = volume.access;
+        (volume.target.clone(), Mount::Bind { source, target, read_only, no_exec })
     });
     // Each with its target as it is written.
     let mut mounts: Vec<(String, Mount)> = tmpfs.chain(volumes).collect();
@@ -97,7 +83,8 @@ fn mounts(service: &Service, defaults: &Process, root: &Root) -> Result<Vec<Moun
         let path = root.resolved(&written);
         // What is mounted there by the config, or by another name of the same place, is writable already.
         if !mounts.iter().any(|(_, mount)| is_within(&path, target(mount))) {
-            mounts.push((written, Mount::Tmpfs { target: path, size: 0, mode: 0o1777 }));
+            let (size, mode, read_only, no_exec) = (0, 0o1777, false, false);
+            mounts.push((written, Mount::Tmpfs { target: path, size, mode, read_only, no_exec }));
         }
     }
     // By the names on the way, so that what is inside a mount follows it.

@@ -9,11 +9,12 @@ mod mount_point;
 mod owner;
 mod print;
 mod privilege;
+mod profile;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use manifest::{Ids, Manifest, Name, Network, Service as Supervised};
+use manifest::{Ids, Manifest, Name, Namespace, Network, Service as Supervised};
 
 use crate::artifact::erofs::Compression;
 use crate::config::{self, Config, FileContent, Port, Service, Userns};
@@ -159,7 +160,8 @@ pub fn needs(config: &Config) -> Needs {
     // that has no containers at all does without.
     let user_namespaces = config.services.iter().any(|service| service.userns == Userns::Private);
     let seccomp = config.services.iter().any(|service| service.seccomp != config::Seccomp::Unconfined);
-    Needs { overlay: !config.services.is_empty(), user_namespaces, seccomp }
+    let network_namespaces = config.services.iter().any(|service| service.profile.network == Namespace::Own);
+    Needs { overlay: !config.services.is_empty(), user_namespaces, network_namespaces, seccomp }
 }
 
 /// Decides what is written, or says everything that stands in the way.
@@ -243,7 +245,8 @@ fn supervised(
         }
     };
     let mut supervised = container::merge(service, &image.defaults, root, ids)?;
-    let facts = seccomp::Facts { capabilities: supervised.container.capabilities, kernel: inputs.release };
+    let capabilities = supervised.container.profile.capabilities.bounding;
+    let facts = seccomp::Facts { capabilities, kernel: inputs.release };
     supervised.container.seccomp = shared.programs.add(&service.seccomp, inputs.profiles, facts)?;
     let layers = &mut shared.layers;
     let targets = targets(inputs.config, service, &image.defaults)?;

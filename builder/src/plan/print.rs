@@ -73,7 +73,12 @@ impl ImagePlan {
     /// What is in images that elsewhere gives privileges. It gives none here: containers have no new privileges, and
     /// their roots are mounted without devices.
     fn write_special(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut heading = "\nwithout effect\n";
+        let gives = self.manifest.services.iter().any(|service| service.container.profile.set_id);
+        let mut heading = if gives {
+            "\nwithout effect, but for services with `allow-setuid`\n"
+        } else {
+            "\nwithout effect\n"
+        };
         for (image, special) in &self.special {
             for (named, what) in [
                 (&special.set_id, "set-id programs"),
@@ -138,18 +143,21 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service, all: &[Servic
     writeln!(text, "  root     {root}, {}", count(container.layers.len()))?;
     for mount in &container.mounts {
         match mount {
-            Mount::Tmpfs { target, size: 0, .. } => writeln!(text, "  mounts   a tmpfs on {target}")?,
-            Mount::Tmpfs { target, size, .. } => {
-                writeln!(text, "  mounts   a tmpfs of {} on {target}", bytes(*size))?;
+            Mount::Tmpfs { target, size, read_only, no_exec, .. } => {
+                let of = if *size == 0 { String::new() } else { format!(" of {}", bytes(*size)) };
+                writeln!(text, "  mounts   a tmpfs{of} on {target}{}", access(*read_only, *no_exec))?;
             }
-            Mount::Bind { source, target, read_only } => {
-                let access = if *read_only { ", read-only" } else { "" };
+            Mount::Bind { source, target, read_only, no_exec } => {
+                let access = access(*read_only, *no_exec);
                 writeln!(text, "  mounts   the machine's {source} on {target}{access}")?;
             }
         }
     }
     for device in &container.devices {
         writeln!(text, "  device   the machine's {} as {}", device.source, device.target)?;
+    }
+    for sysctl in &container.profile.sysctls {
+        writeln!(text, "  sysctl   {} = {}", sysctl.path.replace('/', "."), sysctl.value)?;
     }
     let again = match service.restart {
         Restart::Never => "never",
@@ -169,6 +177,16 @@ fn users(service: &Service, all: &[Service]) -> String {
     let same = |other: &&Service| other.name != service.name && other.container.ids == service.container.ids;
     let others: Vec<String> = all.iter().filter(same).map(path).collect();
     if others.is_empty() { range } else { format!("{range}, shared with {}", others.join(", ")) }
+}
+
+/// What cannot be done in a mount, as the end of a line about it.
+fn access(read_only: bool, no_exec: bool) -> &'static str {
+    match (read_only, no_exec) {
+        (false, false) => "",
+        (true, false) => ", read-only",
+        (false, true) => ", without programs",
+        (true, true) => ", read-only, without programs",
+    }
 }
 
 /// A word of a command: quoted where a reader could not tell where it ends.

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use manifest::{Ids, Mount, Service as Supervised};
+use manifest::mask::MASKS;
+use manifest::{Container, Ids, Mount, Namespace, Profile, Service as Supervised};
 use serde::Serialize;
 
+use super::profile;
+use crate::capability;
 use crate::config::{Config, Seccomp, Service};
 use crate::error::Error;
 
@@ -37,13 +40,36 @@ pub fn privileges(config: &Config, supervised: &[Supervised]) -> Vec<Privilege> 
 fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {
     let path = service.path();
     let privilege = |key, what| Privilege { service: path.clone(), key, what };
-    let mut privileges = vec![privilege(None, "shares the machine's network".to_owned())];
-    if supervised.container.ids == Ids::Machine {
+    let profile = &supervised.container.profile;
+    let mut privileges = Vec::new();
+    if profile.network == Namespace::Machine {
+        privileges.push(privilege(None, "shares the machine's network".to_owned()));
+    }
+    if service.profile.privileged {
+        let what = "MAY DO EVERYTHING THAT ROOT OF THE MACHINE MAY DO, WITH EVERY DEVICE".to_owned();
+        privileges.push(privilege(Some("privileged"), what));
+    } else {
+        privileges.extend(
+            loosened(service, &supervised.container)
+                .into_iter()
+                .map(|(key, what)| privilege(Some(key), what)),
+        );
+    }
+    if supervised.container.ids == Ids::Machine && !service.profile.privileged {
         let what = "its users are the machine's, its root the machine's root".to_owned();
         privileges.push(privilege(Some("userns"), what));
     }
+    for (shared, key, what) in [
+        (profile.pid, "pid", "sees the machine's processes"),
+        (profile.ipc, "ipc", "shares the machine's System V IPC and message queues"),
+    ] {
+        if shared == Namespace::Machine {
+            privileges.push(privilege(Some(key), what.to_owned()));
+        }
+    }
     match &service.seccomp {
         Seccomp::Default => {}
+        Seccomp::Unconfined if service.profile.privileged => {}
         Seccomp::Unconfined => {
             privileges.push(privilege(Some("seccomp"), "may make every system call".to_owned()));
         }
@@ -62,6 +88,32 @@ fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {
         }
     }
     privileges
+}
+
+/// What single keys ask for, each with its key.
+fn loosened(service: &Service, container: &Container) -> Vec<(&'static str, String)> {
+    let Profile { capabilities, set_id, .. } = &container.profile;
+    let mut found = Vec::new();
+    // Users other than 0 have none by default.
+    let usual = if container.user.uid == 0 { profile::default() } else { 0 };
+    let more = (capabilities.held & !usual) | (capabilities.bounding & !profile::default());
+    if more != 0 {
+        let names: Vec<&str> =
+            if more == capability::ALL { vec!["ALL"] } else { capability::of(more).collect() };
+        found.push(("cap-add", format!("has the capabilities {}", names.join(" "))));
+    }
+    if *set_id {
+        found.push((
+            "allow-setuid",
+            "gains privileges by set-id programs and files with capabilities".to_owned(),
+        ));
+    }
+    if service.profile.unmask.len() == MASKS.len() {
+        found.push(("unmask", "nothing of /proc and /sys is masked".to_owned()));
+    } else if !service.profile.unmask.is_empty() {
+        found.push(("unmask", format!("has {} as the kernel has it", service.profile.unmask.join(" "))));
+    }
+    found
 }
 
 /// Refuses what keys of the config ask for.

@@ -1,5 +1,6 @@
 //! What is planned for a machine, as text, as JSON and as claims.
 
+mod profile;
 mod sample;
 mod users;
 
@@ -240,7 +241,11 @@ fn a_volume_of_a_file_gets_a_file_to_be_mounted_on() {
 fn links_of_the_image_are_followed_on_the_way_to_a_mount_point() {
     let container =
         container("tmpfs = [\"/var/run/app\"]\nworking-dir = \"/var/run\"", defaults(), vec![base()]);
-    assert_eq!(container.mounts, [Mount::Tmpfs { target: "/run/app".into(), size: 0, mode: 0o1777 }]);
+    let (size, mode, read_only, no_exec) = (0, 0o1777, false, false);
+    assert_eq!(
+        container.mounts,
+        [Mount::Tmpfs { target: "/run/app".into(), size, mode, read_only, no_exec }]
+    );
     assert_eq!(container.cwd, "/run");
 }
 
@@ -417,14 +422,15 @@ fn a_declared_volume_of_a_read_only_root_is_writable_unless_the_config_mounts_th
         let mounts = container(keys, process(), vec![base()]).mounts;
         mounts.iter().map(|mount| format!("{mount:?}")).collect::<Vec<_>>().join("\n")
     };
-    let tmpfs = |target: &str| format!("Tmpfs {{ target: \"{target}\", size: 0, mode: 1023 }}");
+    let access = "read_only: false, no_exec: false";
+    let tmpfs = |target: &str| format!("Tmpfs {{ target: \"{target}\", size: 0, mode: 1023, {access} }}");
     assert_eq!(targets(""), "");
     assert_eq!(targets("read-only = true"), format!("{}\n{}", tmpfs("/data"), tmpfs("/run")));
     let own = "read-only = true\ntmpfs = [\"/data:size=1MiB,mode=0700\"]";
-    let expected = "Tmpfs { target: \"/data\", size: 1048576, mode: 448 }";
+    let expected = format!("Tmpfs {{ target: \"/data\", size: 1048576, mode: 448, {access} }}");
     assert_eq!(targets(own), format!("{expected}\n{}", tmpfs("/run")));
     // The same place by another name.
     let linked = "read-only = true\nvolumes = [\"/srv/x:/run\"]";
-    let bind = "Bind { source: \"/srv/x\", target: \"/run\", read_only: false }";
+    let bind = "Bind { source: \"/srv/x\", target: \"/run\", read_only: false, no_exec: false }";
     assert_eq!(targets(linked), format!("{}\n{bind}", tmpfs("/data")));
 }

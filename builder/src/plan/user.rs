@@ -76,6 +76,18 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Resolved> {
     Ok(Resolved { user: User { uid, gid, groups }, home })
 }
 
+/// Adds groups, by name or number, to those that the user has.
+pub fn add_groups(user: &mut User, groups: &[String], group: &str) -> Result<()> {
+    for name in groups {
+        let id = group_id(name, group)?;
+        if id != user.gid && !user.groups.contains(&id) {
+            user.groups.push(id);
+        }
+    }
+    user.groups.sort_unstable();
+    Ok(())
+}
+
 fn group_id(name: &str, group: &str) -> Result<u32> {
     if let Some(gid) = number(name)? {
         return Ok(gid);
@@ -133,6 +145,16 @@ mod tests {
             let expected = Resolved { user: User { uid, gid, groups }, home: home.into() };
             assert_eq!(resolve(spec, PASSWD, GROUP), Ok(expected), "{spec}");
         }
+    }
+
+    #[test]
+    fn groups_are_added_by_name_and_by_number_and_each_once() {
+        let mut user = resolve("web", PASSWD, GROUP).unwrap().user;
+        let names = ["db", "7", "log", "33"].map(str::to_owned);
+        add_groups(&mut user, &names, GROUP).unwrap();
+        assert_eq!(user.groups, [4, 7, 50, 90]);
+        let error = add_groups(&mut user, &["dc".to_owned()], GROUP).unwrap_err().to_string();
+        assert!(error.contains("no group is called `dc`") && error.contains("did you mean"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -20,7 +21,7 @@ use nix::unistd::{
 use super::failure::{Failure, Step};
 use super::rootfs::{Plan, Root};
 use super::{Launch, Stdio, credentials};
-use crate::{fatal, sys};
+use crate::{fatal, net, sys};
 
 /// Becomes the container. Returns only when that failed, with the code to end with.
 pub(super) fn run(launch: &Launch, stdio: Stdio<'_>, report: &OwnedFd) -> i32 {
@@ -41,6 +42,10 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
     let at = |step| move |errno| Failure::new(step, 0, errno);
     isolate().map_err(at(Step::Isolate))?;
     sethostname(&launch.hostname).map_err(at(Step::Hostname))?;
+    if launch.namespaces & libc::CLONE_NEWNET != 0 {
+        net::begin_own().map_err(at(Step::Network))?;
+    }
+    launch.settings.apply().map_err(|(index, errno)| Failure::new(Step::Sysctl, index, errno))?;
 
     // Exact modes for what is made in /dev; the program gets the usual mask below.
     umask(Mode::empty());
@@ -55,10 +60,10 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
 
     // From here on what it may do ends at the container's own ids.
     launch.ids.enter().map_err(at(Step::UserNamespace))?;
-    credentials::bound(launch.capabilities).map_err(at(Step::Capabilities))?;
+    launch.rights.bound().map_err(at(Step::Capabilities))?;
     credentials::become_user(launch.uid, launch.gid, &launch.groups).map_err(at(Step::User))?;
-    credentials::keep(launch.capabilities, launch.uid).map_err(at(Step::Capabilities))?;
-    prctl::set_no_new_privs().map_err(at(Step::NoNewPrivileges))?;
+    launch.rights.keep(launch.uid).map_err(at(Step::Capabilities))?;
+    launch.rights.renounce().map_err(at(Step::NoNewPrivileges))?;
     // PID 1 handles no signal, so every disposition is the default already.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
     sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;

@@ -1,8 +1,13 @@
 //! Who a container's first process is, and what it may do: limits, capabilities, user.
 
+use manifest::{Capabilities, Container, Seccomp};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use rustix::thread::{CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, remove_capability_from_bounding_set,
+    set_capabilities,
+};
 
 use crate::error::errno;
 
@@ -19,30 +24,70 @@ pub(super) fn limit() -> nix::Result<()> {
     LIMITS.iter().try_for_each(|&(resource, soft, hard)| setrlimit(resource, soft, hard))
 }
 
-/// Takes every capability that is not in `kept` out of the bounding set: no program that is ever run can have
-/// it.
-pub(super) fn bound(kept: u64) -> nix::Result<()> {
-    for capability in (0..u64::BITS).map(|number| 1u64 << number).filter(|bit| kept & bit == 0) {
-        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(capability)) {
-            Ok(()) => {}
-            // The first number that this kernel does not know. There are none above.
-            Err(rustix::io::Errno::INVAL) => break,
-            Err(error) => return Err(errno(error)),
-        }
-    }
-    Ok(())
+/// What a container's processes may do of what only root may.
+pub(super) struct Rights {
+    capabilities: Capabilities,
+    /// Whether set-id programs and files with capabilities give more.
+    set_id: bool,
+    /// Capabilities of the first process until its exec, which takes them away: they are in no set that outlasts it.
+    until_exec: u64,
 }
 
-/// Becomes the user. Capabilities can outlast that, and are left to [`keep`].
+impl Rights {
+    pub(super) fn of(container: &Container) -> Self {
+        let set_id = container.profile.set_id;
+        // Where new privileges can be had, it takes this one to install a filter.
+        let until_exec = match container.seccomp {
+            Seccomp::Program(_) if set_id => CapabilitySet::SYS_ADMIN.bits(),
+            Seccomp::Program(_) | Seccomp::Unconfined => 0,
+        };
+        Self { capabilities: container.profile.capabilities, set_id, until_exec }
+    }
+
+    /// Takes every capability that is not to be had out of the bounding set: no program that is ever run can have it.
+    pub(super) fn bound(&self) -> nix::Result<()> {
+        let bounding = self.capabilities.bounding;
+        for capability in bits().filter(|bit| bounding & bit == 0) {
+            match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(capability)) {
+                Ok(()) => {}
+                // The first number that this kernel does not know. There are none above.
+                Err(rustix::io::Errno::INVAL) => break,
+                Err(error) => return Err(errno(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reduces the first process, which has become `uid`, to what it is to have. Only what is ambient outlasts exec for
+    /// users other than 0, and what is ambient must be inheritable. Else nothing is either.
+    pub(super) fn keep(&self, uid: Uid) -> nix::Result<()> {
+        let held = self.capabilities.held;
+        let now = CapabilitySet::from_bits_retain(held | self.until_exec);
+        let ambient = if uid.is_root() { 0 } else { held };
+        let inheritable = CapabilitySet::from_bits_retain(ambient);
+        let sets = CapabilitySets { effective: now, permitted: now, inheritable };
+        set_capabilities(None, sets).map_err(errno)?;
+        for bit in bits().filter(|bit| ambient & bit != 0) {
+            configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(bit), true).map_err(errno)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that no program gives more than this.
+    pub(super) fn renounce(&self) -> nix::Result<()> {
+        if self.set_id { Ok(()) } else { prctl::set_no_new_privs() }
+    }
+}
+
+/// Each set of one capability.
+fn bits() -> impl Iterator<Item = u64> {
+    (0..u64::BITS).map(|number| 1 << number)
+}
+
+/// Becomes the user. Capabilities outlast that, and are left to [`Rights::keep`].
 pub(super) fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> nix::Result<()> {
+    prctl::set_keepcaps(true)?;
     setgroups(groups)?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
-}
-
-/// Reduces user 0 to the capabilities in `kept`. Nothing is inheritable, and so nothing ambient, for anybody.
-pub(super) fn keep(kept: u64, uid: Uid) -> nix::Result<()> {
-    let mine = if uid.is_root() { CapabilitySet::from_bits_retain(kept) } else { CapabilitySet::empty() };
-    let sets = CapabilitySets { effective: mine, permitted: mine, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets).map_err(errno)
 }

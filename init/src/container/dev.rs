@@ -2,7 +2,11 @@
 //! config adds.
 
 use std::ffi::{CStr, CString};
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use manifest::Device;
 use nix::errno::Errno;
@@ -57,6 +61,39 @@ pub(super) fn make(ids: &Ids) -> nix::Result<OwnedFd> {
         mkdirat(&dev, name, Mode::from_bits_truncate(0o755))?;
     }
     Ok(dev)
+}
+
+/// Makes all that the machine's `/dev` has, owned as there.
+pub(super) fn add_all(dev: BorrowedFd<'_>) -> nix::Result<()> {
+    let failed = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(Path::new("/dev").join(&folder)).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let metadata = entry.metadata().map_err(failed)?;
+            let path = folder.join(entry.file_name());
+            let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+            if FOLDERS.contains(&name.as_c_str()) {
+                continue;
+            }
+            let mode = Mode::from_bits_truncate(metadata.mode() & 0o7777);
+            let kind = SFlag::from_bits_truncate(metadata.mode() & libc::S_IFMT);
+            if kind == SFlag::S_IFDIR {
+                ignore_existing(mkdirat(dev, name.as_c_str(), mode))?;
+                folders.push(path);
+            } else if kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK {
+                match mknodat(dev, name.as_c_str(), kind, mode, metadata.rdev()) {
+                    Ok(()) => {
+                        own(dev, &name, (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())))?
+                    }
+                    // One that every container has.
+                    Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A device of the machine that a container gets.

@@ -13,6 +13,10 @@ pub enum Step {
     Isolate,
     /// The host name.
     Hostname,
+    /// A network of its own.
+    Network,
+    /// A setting of its own namespaces.
+    Sysctl,
     /// The tmpfs that takes what the container writes.
     Upper,
     /// The layers, with owners as they are inside.
@@ -21,6 +25,8 @@ pub enum Step {
     Overlay,
     /// One of the standard mounts.
     StandardMount,
+    /// What it does not see of a standard mount.
+    Mask,
     /// `/dev` and its standard nodes.
     Dev,
     /// A device that the config asks for.
@@ -56,14 +62,17 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 26] = [
         Self::Report,
         Self::Isolate,
         Self::Hostname,
+        Self::Network,
+        Self::Sysctl,
         Self::Upper,
         Self::Layers,
         Self::Overlay,
         Self::StandardMount,
+        Self::Mask,
         Self::Dev,
         Self::Device,
         Self::Mount,
@@ -87,9 +96,14 @@ impl Step {
         match self {
             Self::Report => "read",
             Self::Isolate => "isolate",
-            Self::Hostname | Self::Limits | Self::Capabilities | Self::NoNewPrivileges | Self::Signals => {
-                "set"
-            }
+            Self::Hostname
+            | Self::Sysctl
+            | Self::Limits
+            | Self::Capabilities
+            | Self::NoNewPrivileges
+            | Self::Signals => "set",
+            Self::Network => "set up",
+            Self::Mask => "mask what is in",
             Self::Upper
             | Self::Layers
             | Self::Overlay
@@ -114,6 +128,7 @@ impl Step {
             Self::Report => "the child's report",
             Self::Isolate => "the process",
             Self::Hostname => "the host name",
+            Self::Network => "the network",
             Self::Upper => "the writable layer",
             Self::Layers => "the layers",
             Self::Overlay => "the overlay root",
@@ -129,7 +144,13 @@ impl Step {
             Self::Signals => "the signal mask",
             Self::Descriptors => "descriptors",
             Self::Seccomp => "the seccomp filter",
-            Self::StandardMount | Self::Device | Self::Mount | Self::WorkingDirectory | Self::Execute => "",
+            Self::Sysctl
+            | Self::StandardMount
+            | Self::Mask
+            | Self::Device
+            | Self::Mount
+            | Self::WorkingDirectory
+            | Self::Execute => "",
         }
     }
 }

@@ -9,8 +9,10 @@ mod credentials;
 mod dev;
 mod failure;
 mod ids;
+mod mask;
 mod rootfs;
 mod seccomp;
+mod settings;
 mod user_namespace;
 mod volume;
 
@@ -19,7 +21,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use manifest::{Container, Seccomp};
+use manifest::{Container, Namespace, Profile, Seccomp};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -29,7 +31,9 @@ pub use cgroup::Group;
 pub use failure::{Failure, Step};
 pub use seccomp::Filter;
 
+use credentials::Rights;
 use ids::Ids;
+use settings::Settings;
 
 use crate::error::{Error, Result};
 use crate::sys::{self, Strings};
@@ -48,7 +52,10 @@ pub struct Launch {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
-    capabilities: u64,
+    rights: Rights,
+    /// Flags for clone: those that the container does not share with the machine.
+    namespaces: i32,
+    settings: Settings,
     /// Shared by the containers with the same one; none for those that have every system call.
     filter: Option<Rc<Filter>>,
 }
@@ -94,6 +101,7 @@ impl Launch {
                 ))
             }
         };
+        let profile = &container.profile;
         Ok(Self {
             root: rootfs::Plan::prepare(container)?,
             hostname: container.hostname.as_str().to_owned(),
@@ -105,7 +113,9 @@ impl Launch {
             uid: Uid::from_raw(container.user.uid),
             gid: Gid::from_raw(container.user.gid),
             groups: container.user.groups.iter().copied().map(Gid::from_raw).collect(),
-            capabilities: container.capabilities,
+            rights: Rights::of(container),
+            namespaces: namespaces(profile),
+            settings: Settings::prepare(&profile.sysctls)?,
             filter,
         })
     }
@@ -115,10 +125,17 @@ impl Launch {
         self.root.has_volumes()
     }
 
+    /// Whether processes of the container can outlive its first one, which the kernel allows where that is not the
+    /// first of a pid namespace.
+    pub fn can_leave_processes(&self) -> bool {
+        self.namespaces & libc::CLONE_NEWPID == 0
+    }
+
     /// What `failure` was about, as a sentence without a subject: "mount `/proc`: Invalid argument".
     pub fn explain(&self, failure: &Failure) -> String {
         let object = match failure.step {
-            Step::StandardMount => rootfs::standard_target(failure.index()).to_owned(),
+            Step::Sysctl => self.settings.name(failure.index()),
+            Step::StandardMount | Step::Mask => rootfs::standard_target(failure.index()).to_owned(),
             Step::Mount => self.root.mount_target(failure.index()),
             Step::Device => self.root.device_source(failure.index()),
             Step::WorkingDirectory => self.cwd.to_string_lossy().into_owned(),
@@ -145,12 +162,10 @@ impl Launch {
 
 /// Starts a container in the cgroup `group`.
 pub fn start(launch: &Launch, group: &Group, stdio: Stdio<'_>) -> Result<Started> {
-    /// The network is still the machine's. The user namespace is there already, and entered last.
-    const NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let failed = |errno| Error::new("clone", "the container's first process", errno);
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-    let pid = sys::clone_into(Some(group.as_fd()), NAMESPACES, || child::run(launch, stdio, &report))
+    let pid = sys::clone_into(Some(group.as_fd()), launch.namespaces, || child::run(launch, stdio, &report))
         .map_err(failed)?;
     Ok(Started { pid, status })
 }
@@ -170,6 +185,17 @@ pub fn progress(status: &OwnedFd) -> Progress {
         Err(Errno::EAGAIN | Errno::EINTR) => Progress::Underway,
         Err(errno) => Progress::Failed(Failure::new(Step::Report, 0, errno)),
     }
+}
+
+/// What clone makes anew. The user namespace is there already, and entered last.
+fn namespaces(profile: &Profile) -> i32 {
+    let choices = [
+        (profile.pid, libc::CLONE_NEWPID),
+        (profile.ipc, libc::CLONE_NEWIPC),
+        (profile.network, libc::CLONE_NEWNET),
+    ];
+    let own = choices.iter().filter(|(whose, _)| *whose == Namespace::Own).map(|(_, flag)| flag);
+    own.fold(libc::CLONE_NEWNS | libc::CLONE_NEWUTS, |flags, flag| flags | flag)
 }
 
 /// The paths to try, as execvp(3) would. A `PATH` that is not set means the usual folders.
@@ -198,7 +224,20 @@ fn text(of: &str) -> Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use manifest::{Name, User};
+    use manifest::{Capabilities, Name, User};
+
+    fn profile() -> Profile {
+        Profile {
+            capabilities: Capabilities { bounding: 0, held: 0 },
+            network: Namespace::Machine,
+            pid: Namespace::Own,
+            ipc: Namespace::Own,
+            set_id: false,
+            all_devices: false,
+            unmasked: vec![],
+            sysctls: vec![],
+        }
+    }
 
     pub(super) fn container() -> Container {
         Container {
@@ -210,7 +249,7 @@ mod tests {
             cwd: "/srv".to_owned(),
             ids: manifest::Ids::Machine,
             user: User { uid: 0, gid: 0, groups: vec![] },
-            capabilities: 0,
+            profile: profile(),
             seccomp: Seccomp::Unconfined,
             mounts: vec![],
             devices: vec![],
@@ -226,11 +265,25 @@ mod tests {
     }
 
     #[test]
+    fn only_what_the_profile_says_is_shared_with_the_machine() {
+        let usual = libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+        assert_eq!(namespaces(&profile()), usual);
+        let alone = Profile { network: Namespace::Own, ..profile() };
+        assert_eq!(namespaces(&alone), usual | libc::CLONE_NEWNET);
+        let open = Profile { pid: Namespace::Machine, ipc: Namespace::Machine, ..profile() };
+        assert_eq!(namespaces(&open), libc::CLONE_NEWNS | libc::CLONE_NEWUTS);
+    }
+
+    #[test]
     fn a_failure_is_a_sentence_about_its_object() {
-        let launch = Launch::prepare(&container(), &[]).unwrap();
+        let sysctls = vec![manifest::Sysctl { path: "kernel/sem".to_owned(), value: "x".to_owned() }];
+        let odd = Container { profile: Profile { sysctls, ..profile() }, ..container() };
+        let launch = Launch::prepare(&odd, &[]).unwrap();
         for (failure, sentence) in [
             (Failure::new(Step::Overlay, 0, Errno::EINVAL), "mount `the overlay root`: Invalid argument"),
             (Failure::new(Step::StandardMount, 0, Errno::EPERM), "mount `/proc`: Operation not permitted"),
+            (Failure::new(Step::Sysctl, 0, Errno::EINVAL), "set `kernel.sem`: Invalid argument"),
+            (Failure::new(Step::Mask, 1, Errno::EPERM), "mask what is in `/sys`: Operation not permitted"),
             (Failure::new(Step::Execute, 0, Errno::ENOENT), "run `nginx`: No such file or directory"),
             (Failure::new(Step::Mount, 9, Errno::EIO), "mount ``: I/O error"),
             (

@@ -24,6 +24,7 @@ use rustix::mount::{
 use super::dev::{self, Node};
 use super::failure::{Failure, Step};
 use super::ids::Ids;
+use super::mask::Masks;
 use super::{text, volume};
 use crate::error::{Result, errno};
 use crate::net::RESOLV_CONF;
@@ -61,7 +62,8 @@ const STANDARD: [Standard; 5] = [
         kind: c"sysfs",
         options: &[],
         ids: &[],
-        attributes: STRICT.union(MountAttrFlags::MOUNT_ATTR_RDONLY),
+        // Read-only as well, by its mask.
+        attributes: STRICT,
     },
     Standard {
         target: "/dev/pts",
@@ -93,13 +95,18 @@ const STANDARD: [Standard; 5] = [
 /// A root that can be built over and over.
 pub(super) struct Plan {
     base: Base,
+    masks: Masks,
     mounts: Vec<Addition>,
     devices: Vec<Node>,
+    /// Whether `/dev` has all that the machine has.
+    all_devices: bool,
 }
 
 /// The layers that `/` is made of, each by its name below [`layers::MOUNTED`], and how.
 struct Base {
     layers: Vec<CString>,
+    /// Set-id programs give what they say.
+    set_id: bool,
     shape: Shape,
 }
 
@@ -113,7 +120,7 @@ enum Shape {
 }
 
 enum Addition {
-    Tmpfs { target: CString, size: Option<CString>, mode: CString },
+    Tmpfs { target: CString, size: Option<CString>, mode: CString, attributes: u64 },
     Bind { source: CString, target: CString, attributes: u64 },
 }
 
@@ -124,7 +131,14 @@ impl Plan {
     pub(super) fn prepare(container: &Container) -> Result<Self> {
         let mounts = container.mounts.iter().map(addition).collect::<Result<_>>()?;
         let devices = container.devices.iter().map(Node::prepare).collect::<Result<_>>()?;
-        Ok(Self { base: base(container)?, mounts, devices })
+        let masks = Masks::prepare(&container.profile.unmasked)?;
+        Ok(Self {
+            base: base(container)?,
+            masks,
+            mounts,
+            devices,
+            all_devices: container.profile.all_devices,
+        })
     }
 
     /// Builds it all for `ids`. `user` is the one of them who gets the devices that the config adds.
@@ -135,18 +149,30 @@ impl Plan {
         for (index, node) in self.devices.iter().enumerate() {
             node.make(dev.as_fd(), owner).map_err(|errno| Failure::new(Step::Device, index, errno))?;
         }
+        if self.all_devices {
+            dev::add_all(dev.as_fd()).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
+        }
         root.attach(dev.as_fd(), c"dev").map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         for (index, standard) in STANDARD.iter().enumerate() {
-            let own: Vec<_> = standard.ids.iter().map(|&(key, id)| (key, ids.number(id))).collect();
-            let made = new_mount(standard.kind, standard.options, &own, standard.attributes);
-            made.and_then(|mount| root.attach(mount.as_fd(), standard.inside))
-                .map_err(|errno| Failure::new(Step::StandardMount, index, errno))?;
+            let failed = |step| move |errno| Failure::new(step, index, errno);
+            let mount = self.standard_mount(standard, ids).map_err(failed(Step::StandardMount))?;
+            root.attach(mount.as_fd(), standard.inside).map_err(failed(Step::StandardMount))?;
+            self.masks.apply(standard.target, mount.as_fd()).map_err(failed(Step::Mask))?;
         }
         for (index, addition) in self.mounts.iter().enumerate() {
             addition.build(&root, ids).map_err(|errno| Failure::new(Step::Mount, index, errno))?;
         }
         resolv_conf(&root).map_err(|errno| Failure::new(Step::ResolvConf, 0, errno))?;
         Ok(root)
+    }
+
+    fn standard_mount(&self, standard: &Standard, ids: &Ids) -> nix::Result<OwnedFd> {
+        let mut options = standard.options.to_vec();
+        if standard.target == "/proc" && self.masks.own_processes {
+            options.push((c"hidepid", c"invisible"));
+        }
+        let own: Vec<(&CStr, u32)> = standard.ids.iter().map(|&(key, id)| (key, ids.number(id))).collect();
+        new_mount(standard.kind, &options, &own, standard.attributes)
     }
 
     /// Whether the container sees anything of the machine that outlives it.
@@ -174,8 +200,9 @@ pub(super) fn standard_target(index: usize) -> &'static str {
 
 fn base(container: &Container) -> Result<Base> {
     let layers = container.layers.iter().map(|layer| text(&layer.to_string())).collect::<Result<_>>()?;
+    let set_id = container.profile.set_id;
     if container.read_only && container.layers.len() == 1 {
-        return Ok(Base { layers, shape: Shape::Single });
+        return Ok(Base { layers, set_id, shape: Shape::Single });
     }
     let mut options = "lowerdir=".to_owned();
     for (position, layer) in container.layers.iter().enumerate() {
@@ -184,27 +211,32 @@ fn base(container: &Container) -> Result<Base> {
         let (Ok(()) | Err(std::fmt::Error)) = write!(options, "{separator}{layer}");
     }
     if container.read_only {
-        return Ok(Base { layers, shape: Shape::Merged { options: text(&options)? } });
+        return Ok(Base { layers, set_id, shape: Shape::Merged { options: text(&options)? } });
     }
     for (key, folder) in [("upperdir", UPPER), ("workdir", WORK)] {
         options.push_str(&format!(",{key}={}", folder.to_string_lossy()));
     }
-    Ok(Base { layers, shape: Shape::Writable { options: text(&options)? } })
+    Ok(Base { layers, set_id, shape: Shape::Writable { options: text(&options)? } })
 }
 
 fn addition(mount: &Mount) -> Result<Addition> {
     const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
     const CONFINED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let attributes = |read_only: bool, no_exec: bool| {
+        let of = |is_so: bool, attribute| if is_so { attribute } else { 0 };
+        CONFINED | of(read_only, RDONLY) | of(no_exec, libc::MOUNT_ATTR_NOEXEC)
+    };
     Ok(match mount {
-        Mount::Tmpfs { target, size, mode } => Addition::Tmpfs {
+        Mount::Tmpfs { target, size, mode, read_only, no_exec } => Addition::Tmpfs {
             target: text(target)?,
             size: if *size == 0 { None } else { Some(text(&size.to_string())?) },
             mode: text(&format!("{mode:o}"))?,
+            attributes: attributes(*read_only, *no_exec),
         },
-        Mount::Bind { source, target, read_only } => Addition::Bind {
+        Mount::Bind { source, target, read_only, no_exec } => Addition::Bind {
             source: text(source)?,
             target: text(target)?,
-            attributes: if *read_only || volume::is_guarded(source) { CONFINED | RDONLY } else { CONFINED },
+            attributes: attributes(*read_only || volume::is_guarded(source), *no_exec),
         },
     })
 }
@@ -219,16 +251,16 @@ impl Base {
                 make_upper(ids).map_err(failed(Step::Upper))?;
                 self.map_layers(ids).map_err(failed(Step::Layers))?;
                 // nodev does not hide whiteouts: overlayfs looks at them below its own mounts.
-                mount_overlay(options, MERGED, MsFlags::empty()).map_err(failed(Step::Overlay))?;
+                self.mount_overlay(options, MERGED, MsFlags::empty()).map_err(failed(Step::Overlay))?;
                 MERGED
             }
             Shape::Merged { options } => {
                 self.map_layers(ids).map_err(failed(Step::Layers))?;
-                mount_overlay(options, STAGE, MsFlags::MS_RDONLY).map_err(failed(Step::Overlay))?;
+                self.mount_overlay(options, STAGE, MsFlags::MS_RDONLY).map_err(failed(Step::Overlay))?;
                 STAGE
             }
             Shape::Single => {
-                let attached = self.layers.iter().try_for_each(|layer| attach_layer(layer, ids, STAGE));
+                let attached = self.layers.iter().try_for_each(|layer| self.attach_alone(layer, ids));
                 attached.map_err(failed(Step::Layers))?;
                 STAGE
             }
@@ -245,14 +277,37 @@ impl Base {
         if !ids.are_own() {
             return Ok(());
         }
-        self.layers.iter().try_for_each(|layer| attach_layer(layer, ids, layer))
+        self.layers.iter().try_for_each(|layer| attach(&mapped_layer(layer, ids)?, layer))
+    }
+
+    /// Makes a layer the whole root.
+    fn attach_alone(&self, layer: &CStr, ids: &Ids) -> nix::Result<()> {
+        let tree = mapped_layer(layer, ids)?;
+        if self.set_id {
+            sys::allow_set_id(tree.as_fd())?;
+        }
+        attach(&tree, STAGE)
+    }
+
+    /// By mount(2), because fsconfig takes at most 255 bytes a value and legacy overlayfs one value for all the
+    /// layers; and with names that are relative to the layers' folder, because these leave room for several hundred of
+    /// them in its one page.
+    fn mount_overlay(&self, options: &CStr, target: &CStr, flags: MsFlags) -> nix::Result<()> {
+        let set_id = if self.set_id { MsFlags::empty() } else { MsFlags::MS_NOSUID };
+        let flags = flags | set_id | MsFlags::MS_NODEV;
+        mount(Some(c"overlay"), target, Some(c"overlay"), flags, Some(options))
     }
 }
 
-fn attach_layer(layer: &CStr, ids: &Ids, target: &CStr) -> nix::Result<()> {
+/// A layer with owners as they are inside, attached nowhere yet.
+fn mapped_layer(layer: &CStr, ids: &Ids) -> nix::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, layer, flags).map_err(errno)?;
     ids.map_owners(tree.as_fd())?;
+    Ok(tree)
+}
+
+fn attach(tree: &OwnedFd, target: &CStr) -> nix::Result<()> {
     move_mount(tree, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(errno)
 }
 
@@ -265,14 +320,6 @@ fn make_upper(ids: &Ids) -> nix::Result<()> {
     chown(UPPER, Some(uid), Some(gid))?;
     mkdir(WORK, Mode::from_bits_truncate(0o700))?;
     mkdir(MERGED, Mode::from_bits_truncate(0o700))
-}
-
-/// By mount(2), because fsconfig takes at most 255 bytes a value and legacy overlayfs one value for all the
-/// layers; and with names that are relative to the layers' folder, because these leave room for several hundred of
-/// them in its one page.
-fn mount_overlay(options: &CStr, target: &CStr, flags: MsFlags) -> nix::Result<()> {
-    let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some(c"overlay"), target, Some(c"overlay"), flags, Some(options))
 }
 
 impl Root {
@@ -318,12 +365,13 @@ pub(super) fn new_mount(
 impl Addition {
     fn build(&self, root: &Root, ids: &Ids) -> nix::Result<()> {
         match self {
-            Self::Tmpfs { target, size, mode } => {
+            Self::Tmpfs { target, size, mode, attributes } => {
                 let mut options = vec![(c"mode", mode.as_c_str())];
                 options.extend(size.as_ref().map(|size| (c"size", size.as_c_str())));
                 let own = [(c"uid", ids.number(0)), (c"gid", ids.number(0))];
-                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                root.attach(new_mount(c"tmpfs", &options, &own, attributes)?.as_fd(), target)
+                let tmpfs = new_mount(c"tmpfs", &options, &own, MountAttrFlags::empty())?;
+                sys::add_mount_attributes(tmpfs.as_fd(), *attributes)?;
+                root.attach(tmpfs.as_fd(), target)
             }
             Self::Bind { source, target, attributes } => {
                 let model = root.open(target)?;

@@ -233,6 +233,9 @@ impl Supervisor {
             {
                 self.read_status(index);
                 self.read_last_words(index);
+                if self.services.get(index).is_some_and(|service| service.launch.can_leave_processes()) {
+                    self.kill(index);
+                }
             }
             self.apply(event);
         }
