@@ -46,7 +46,7 @@ fn the_readmes_commands_work() {
 #[test]
 fn the_reference_of_the_config_is_complete_and_its_example_is_right() {
     let document = read("docs/config.md");
-    let code = read("builder/src/config/raw.rs");
+    let code = read("builder/src/config/raw.rs") + &read("builder/src/config/profile.rs");
     let keys: Vec<&str> =
         code.split("fields.take(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert!(keys.contains(&"stop-grace-period"), "{keys:?}");
@@ -64,6 +64,14 @@ fn the_reference_of_the_config_is_complete_and_its_example_is_right() {
 }
 
 #[test]
+fn everything_that_is_masked_is_listed() {
+    let document = read("docs/security.md");
+    for (path, _) in manifest::mask::MASKS {
+        assert!(document.contains(&format!("`{path}`")), "{path} is missing");
+    }
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     for document in [
         "README.md",
@@ -78,6 +86,7 @@ fn links_between_documents_lead_somewhere() {
         let text = read(document);
         let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
         for link in links.filter(|link| !link.starts_with("http")) {
+            let link = link.split('#').next().unwrap();
             assert!(folder.join(link).exists(), "{document}: `{link}` is not there");
         }
     }

@@ -46,7 +46,7 @@ fn failure(place: &Path, expected: i32, arguments: &[&str], adjust: fn(&mut Comm
 const CONFIGS: &[(&str, &str)] = &[
     ("empty", ""),
     ("not-toml", "name = \"x\"\n[service.a\nimage = \"oci:images/demo:busybox\"\n"),
-    ("unknown-keys", "name = \"x\"\nversion = \"3\"\n[service.a]\nimage = \"BUSYBOX\"\nprivileged = true\n"),
+    ("unknown-keys", "name = \"x\"\nversion = \"3\"\n[service.a]\nimage = \"BUSYBOX\"\nprivilged = true\n"),
     (
         "keys-of-compose",
         "name = \"x\"\n[service.a]\nimage = \"BUSYBOX\"\nworking_dir = \"/\"\nenv = {}\nread_only = true\n\

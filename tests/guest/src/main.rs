@@ -20,6 +20,7 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe print TEXT [CODE]              print a line, then end
        probe sleep MILLISECONDS             end later
        probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
+       probe show FILE                      print a file, then end
        probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT
        probe read FILE                      fail when it cannot be read
        probe chown FILE UID GID             give a file to somebody
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         }
         ["sleep", milliseconds] => sleep(milliseconds),
         ["orphan", milliseconds] => orphan(milliseconds),
+        ["show", file] => show(file),
         ["pause"] => pause(),
         ["read", file] => std::fs::read(file)
             .map(|_| ExitCode::SUCCESS)
@@ -99,6 +101,12 @@ fn sleep(milliseconds: &str) -> Result<ExitCode, String> {
         .parse()
         .map_err(|error| format!("`{milliseconds}` is no number of milliseconds: {error}"))?;
     thread::sleep(Duration::from_millis(duration));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(file: &str) -> Result<ExitCode, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read `{file}`: {error}"))?;
+    print!("{text}");
     Ok(ExitCode::SUCCESS)
 }
 
