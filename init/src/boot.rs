@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_manifest_that_is_cut_off_is_refused_with_the_position() {
-        assert!(refusal(r#"{"version":2,"#).contains("line 1"));
+        assert!(refusal(r#"{"version":3,"#).contains("line 1"));
     }
 
     #[test]
@@ -133,7 +133,8 @@ mod tests {
             "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},
             "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own",
             "ipc":"own","set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":"unconfined",
-            "mounts":[],"devices":[]}}]}"#;
+            "mounts":[],"devices":[],"limits":{"memory":"half","memory_reservation":0,"processes":1,
+            "processor_millis":0,"processors":[],"oom_score_adj":0,"shm_size":1,"resources":[]}}}]}"#;
         assert!(refusal(text).ends_with("service `web` has a layer that the machine has not"));
     }
 }

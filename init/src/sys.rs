@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::fs::File;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -113,6 +113,79 @@ pub fn filter_system_calls(program: &[libc::sock_filter]) -> nix::Result<()> {
     // the program makes of later calls is that they fail or end the process, which is no harm to memory.
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, NO_FLAGS, &raw const program)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// One instruction of the kernel's own machine, `struct bpf_insn` on a little-endian processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct BpfInstruction {
+    /// What it does.
+    pub code: u8,
+    /// The target in the lower half, the source in the upper one.
+    pub registers: u8,
+    /// Of a jump, in instructions; of an access, in bytes.
+    pub offset: i16,
+    /// An operand that is part of the instruction.
+    pub value: i32,
+}
+
+/// Checks a program that decides about opening devices (`BPF_PROG_LOAD`). The descriptor ends with exec.
+pub fn load_device_program(program: &[BpfInstruction]) -> nix::Result<OwnedFd> {
+    const BPF_PROG_LOAD: c_int = 5;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    /// `union bpf_attr` for this command, up to and with `license`. The kernel takes the rest as zero.
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        instructions: *const BpfInstruction,
+        license: *const c_char,
+    }
+    const { assert!(size_of::<BpfInstruction>() == 8) };
+    const { assert!(size_of::<Attributes>() == 24) };
+    let attributes = Attributes {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: u32::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
+        instructions: program.as_ptr(),
+        // It calls none of the functions that are for programs under the GPL only.
+        license: c"MIT OR Apache-2.0".as_ptr(),
+    };
+    // SAFETY: the second argument points to a structure that lives through the call and whose size is the third.
+    // Its pointers lead to as many instructions as it says, borrowed for the call, and to a C string. The kernel
+    // copies them and writes to none.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<Attributes>())
+    };
+    let number = c_int::try_from(Errno::result(result)?).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the call has just opened this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets `program` decide for the processes of `cgroup`, in place of the one before (`BPF_PROG_ATTACH`).
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> nix::Result<()> {
+    const BPF_PROG_ATTACH: c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    /// `union bpf_attr` for this command, up to and with `attach_flags`.
+    #[repr(C)]
+    struct Attributes {
+        target: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let attributes = Attributes {
+        target: cgroup.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        kind: BPF_CGROUP_DEVICE,
+        // No cgroup below can have another.
+        flags: 0,
+    };
+    // SAFETY: the second argument points to a structure that lives through the call and whose size is the third;
+    // it holds numbers only, and both descriptors are borrowed for the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attributes, size_of::<Attributes>())
     };
     Errno::result(result).map(drop)
 }

@@ -6,6 +6,7 @@
 //! The document is JSON. Its bytes for a sample machine are pinned by `tests/golden.rs`; whoever changes a shape
 //! here raises [`VERSION`] and updates that file in the same commit.
 
+pub mod limits;
 pub mod mask;
 pub mod name;
 pub mod profile;
@@ -14,6 +15,7 @@ pub mod report;
 
 use serde::{Deserialize, Serialize};
 
+pub use limits::{Limits, Memory, Resource, ResourceLimit, UNLIMITED};
 pub use name::Name;
 pub use profile::{Capabilities, Namespace, Profile, Sysctl};
 pub use program::{Instruction, Program};
@@ -157,6 +159,8 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Device nodes beside the standard ones.
     pub devices: Vec<Device>,
+    /// What it may take of the machine.
+    pub limits: Limits,
 }
 
 /// What the user and group ids of a container stand for on the machine. Never left out: a container that only lacked

@@ -7,8 +7,9 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Capabilities, Container, Device, Ids, Kind, Manifest, Mount, Name, Namespace, Network, OnFailure,
-    Profile, Program, Restart, Seccomp, Service, Stop, Sysctl, User,
+    Capabilities, Container, Device, Ids, Kind, Limits, Manifest, Memory, Mount, Name, Namespace, Network,
+    OnFailure, Profile, Program, Resource, ResourceLimit, Restart, Seccomp, Service, Stop, Sysctl, UNLIMITED,
+    User,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,13 +26,17 @@ const GOLDEN: &str = r#"
 "container":{"layers":[1],"read_only":true,"hostname":"migrate",
 "argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":1531,"held":1531},"network":"machine","pid":"own","ipc":"own",
-"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[]}},
+"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
+"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],
+"oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
 {"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"restart":"never",
 "stop":{"signal":9,"grace_ms":0},
 "container":{"layers":[1],"read_only":true,"hostname":"warm-up",
 "argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own","ipc":"own",
-"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[]}},
+"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
+"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],
+"oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
 {"name":"web","kind":"service","restart":"always",
 "stop":{"signal":3,"grace_ms":90000},
 "container":{"layers":[0,2,1],"read_only":false,"hostname":"front",
@@ -44,7 +49,10 @@ const GOLDEN: &str = r#"
 "mounts":[
 {"tmpfs":{"target":"/run","size":1048576,"mode":1023,"read_only":false,"no_exec":true}},
 {"bind":{"source":"/srv/data","target":"/data","read_only":true,"no_exec":false}}],
-"devices":[{"source":"/dev/virtio-ports/a","target":"/dev/a"}]}}]}
+"devices":[{"source":"/dev/virtio-ports/a","target":"/dev/a"}],
+"limits":{"memory":{"bytes":67108864},"memory_reservation":8388608,"processes":64,"processor_millis":1500,
+"processors":[0,2],"oom_score_adj":-500,"shm_size":4096,
+"resources":[{"resource":"nofile","soft":1024,"hard":18446744073709551615}]}}}]}
 "#;
 
 fn golden() -> String {
@@ -93,6 +101,16 @@ fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, ca
             seccomp: Seccomp::Program(1),
             mounts: Vec::new(),
             devices: Vec::new(),
+            limits: Limits {
+                memory: Memory::Half,
+                memory_reservation: 0,
+                processes: 512,
+                processor_millis: 0,
+                processors: Vec::new(),
+                oom_score_adj: 0,
+                shm_size: 64 << 20,
+                resources: Vec::new(),
+            },
         },
     }
 }
@@ -140,6 +158,16 @@ fn web() -> Service {
                 },
             ],
             devices: vec![Device { source: "/dev/virtio-ports/a".into(), target: "/dev/a".into() }],
+            limits: Limits {
+                memory: Memory::Bytes(64 << 20),
+                memory_reservation: 8 << 20,
+                processes: 64,
+                processor_millis: 1500,
+                processors: vec![0, 2],
+                oom_score_adj: -500,
+                shm_size: 4096,
+                resources: vec![ResourceLimit { resource: Resource::Nofile, soft: 1024, hard: UNLIMITED }],
+            },
         },
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use manifest::{Kind, Name, OnFailure, Restart};
 
+use super::limits;
 use super::problem::{Problem, suggestion};
 use super::profile::{self, Profile};
 use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, Variables};
@@ -92,12 +93,12 @@ fn seccomp(written: Option<&str>, profile: &Profile, base: &std::path::Path) -> 
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     problems: &'a mut Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn at(&mut self, span: &Range<usize>, path: impl fmt::Display, what: impl fmt::Display) {
+    pub(super) fn at(&mut self, span: &Range<usize>, path: impl fmt::Display, what: impl fmt::Display) {
         self.problems.push(Problem::at(span, path, what));
     }
 
@@ -106,7 +107,7 @@ impl Check<'_> {
     }
 
     /// Notes the problem of a value that could not be read.
-    fn value<T>(
+    pub(super) fn value<T>(
         &mut self,
         span: &Range<usize>,
         path: impl fmt::Display,
@@ -267,6 +268,7 @@ impl Check<'_> {
         let tmpfs = self.each(&path, "tmpfs", raw.tmpfs, |text| text.parse());
         let volumes = self.each(&path, "volumes", raw.volumes, |text| text.parse());
         let devices = self.each(&path, "devices", raw.devices, |text| value::device(text));
+        let limits = limits::check(raw.limits, &path, self);
         let userns = raw.userns.and_then(|userns| {
             self.value(&userns.span, format!("{path}.userns"), value::userns(&userns.value))
         });
@@ -292,6 +294,7 @@ impl Check<'_> {
             tmpfs,
             volumes,
             devices,
+            limits,
             seccomp: seccomp(raw.seccomp.as_ref().map(|written| written.value.as_str()), &profile, base),
             read_only: raw.read_only.is_some_and(|read_only| read_only.value),
             userns: userns.unwrap_or(if profile.privileged { Userns::Host } else { Userns::Private }),

@@ -96,6 +96,8 @@ pub enum Value {
     Text(String),
     /// An integer that fits.
     Integer(i64),
+    /// A number with a point or an exponent, as it is written.
+    Float(String),
     /// `true` or `false`.
     Boolean(bool),
     /// An array.
@@ -112,6 +114,7 @@ impl Value {
         match self {
             Self::Text(_) => "a string",
             Self::Integer(_) => "an integer",
+            Self::Float(_) => "a floating-point number",
             Self::Boolean(_) => "a boolean",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -185,7 +188,7 @@ impl From<Spanned<DeValue<'_>>> for Node {
                 .map_or(Value::Other("an integer out of range"), Value::Integer),
             DeValue::Array(list) => Value::List(list.into_iter().map(Self::from).collect()),
             DeValue::Table(table) => Value::Table(table.into()),
-            DeValue::Float(_) => Value::Other("a floating-point number"),
+            DeValue::Float(value) => Value::Float(value.as_str().to_owned()),
             DeValue::Datetime(_) => Value::Other("a date"),
         };
         Self { value, span }

@@ -5,6 +5,7 @@
 
 mod check;
 mod document;
+mod limits;
 mod problem;
 mod profile;
 mod raw;
@@ -121,6 +122,8 @@ pub struct Service {
     pub volumes: Vec<Volume>,
     /// Device nodes of the machine.
     pub devices: Vec<Device>,
+    /// What it may take of the machine.
+    pub limits: manifest::Limits,
     /// Which system calls it has.
     pub seccomp: Seccomp,
     /// No writable upper on the image's layers.

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::document::{Node, Table, Value};
+use super::limits::RawLimits;
 use super::problem::{Problem, suggestion};
 use super::profile::RawProfile;
 
@@ -52,6 +53,17 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("timeoutstopsec", "stop-grace-period"),
     ("workingdirectory", "working-dir"),
     ("content", "contents"),
+    // Limits, as Docker, Compose and systemd spell them.
+    ("mem-limit", "memory"),
+    ("memorymax", "memory"),
+    ("mem-reservation", "memory-reservation"),
+    ("memorylow", "memory-reservation"),
+    ("tasksmax", "pids-limit"),
+    ("cpuquota", "cpus"),
+    ("cpuset-cpus", "cpuset"),
+    ("allowedcpus", "cpuset"),
+    ("oomscoreadjust", "oom-score-adj"),
+    ("rlimits", "ulimits"),
 ];
 
 /// A value and its place.
@@ -117,6 +129,7 @@ pub struct RawService {
     pub tmpfs: Option<At<Vec<At<String>>>>,
     pub volumes: Option<At<Vec<At<String>>>>,
     pub devices: Option<At<Vec<At<String>>>>,
+    pub limits: RawLimits,
     pub seccomp: Option<At<String>>,
     pub read_only: Option<At<bool>>,
     pub userns: Option<At<String>>,
@@ -205,6 +218,7 @@ impl RawService {
             tmpfs: fields.take("tmpfs"),
             volumes: fields.take("volumes"),
             devices: fields.take("devices"),
+            limits: RawLimits::read(fields),
             seccomp: fields.take("seccomp"),
             read_only: fields.take("read-only"),
             userns: fields.take("userns"),

@@ -237,3 +237,58 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_service_has_limits_that_nobody_wrote() {
+    use manifest::{Memory, Resource, ResourceLimit};
+    let limits = |keys: &str| {
+        let mut services =
+            config(&format!("name = \"m\"\n[service.web]\nimage = \"oci:web\"\n{keys}\n")).services;
+        services.remove(0).limits
+    };
+    let usual = limits("");
+    assert_eq!((usual.memory, usual.memory_reservation, usual.processes), (Memory::Half, 0, 512));
+    assert_eq!((usual.processor_millis, usual.processors.len(), usual.oom_score_adj), (0, 0, 0));
+    assert_eq!(usual.shm_size, 64 << 20);
+    let of = |resource, soft, hard| ResourceLimit { resource, soft, hard };
+    let memlock = of(Resource::Memlock, 64 << 10, 64 << 10);
+    assert_eq!(usual.resources, [of(Resource::Core, 0, 0), memlock, of(Resource::Nofile, 4096, 65_536)]);
+    let written = limits(
+        "memory = \"64MiB\"\nmemory-reservation = \"64MiB\"\npids-limit = 7\ncpus = \"0.5\"\ncpuset = \"2,0-1\"\n\
+         oom-score-adj = -999\nshm-size = \"1GiB\"\nulimits = { core = -1, nofile = { soft = 1, hard = 2 }, nproc = 9 }",
+    );
+    assert_eq!((written.memory, written.memory_reservation), (Memory::Bytes(64 << 20), 64 << 20));
+    assert_eq!((written.processes, written.processor_millis), (7, 500));
+    assert_eq!((written.processors.as_slice(), written.oom_score_adj), (&[0, 1, 2][..], -999));
+    assert_eq!(written.shm_size, 1 << 30);
+    let core = of(Resource::Core, u64::MAX, u64::MAX);
+    assert_eq!(
+        written.resources,
+        [core, memlock, of(Resource::Nofile, 1, 2), of(Resource::Nproc, 9, 9)],
+        "those that are not written stay"
+    );
+}
+
+#[test]
+fn limits_that_make_no_sense_are_all_told() {
+    let text = r#"name = "m"
+[service.web]
+image = "oci:web"
+memory = "3MiB"
+memory-reservation = "a lot"
+pids-limit = 0
+cpus = 0.0
+cpuset = "3-1"
+oom-score-adj = -1000
+shm-size = "0"
+ulimits = { files = 3, core = { soft = 2, hard = 1 }, nofile = -1, nproc = -7 }
+[service.db]
+image = "oci:db"
+memory = "8MiB"
+memory-reservation = "9MiB"
+mem_limit = "1g"
+cpus = true
+ulimits = { core = { soft = 2 } }
+"#;
+    insta::assert_snapshot!(problems(text));
+}

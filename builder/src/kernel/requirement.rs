@@ -14,6 +14,10 @@ pub struct Needs {
     pub network_namespaces: bool,
     /// The system calls of some container are filtered.
     pub seccomp: bool,
+    /// Some container may not have all of the processors' time.
+    pub processor_time: bool,
+    /// Some container may not run on all processors.
+    pub processor_sets: bool,
 }
 
 /// An option of the kernel, and why a machine cannot do without it.
@@ -42,6 +46,7 @@ const EVERY_MACHINE: &[Requirement] = &[
     built_in("CONFIG_CGROUPS", "to give each service a cgroup"),
     built_in("CONFIG_MEMCG", "to limit a service's memory"),
     built_in("CONFIG_CGROUP_PIDS", "to limit a service's processes"),
+    built_in("CONFIG_CGROUP_BPF", "to keep a service from devices that are not its own"),
     built_in("CONFIG_PID_NS", "to give each service processes of its own"),
     built_in("CONFIG_UTS_NS", "to give each service a host name"),
     built_in("CONFIG_IPC_NS", "to give each service IPC objects of its own"),
@@ -65,6 +70,10 @@ const NET_NS: Requirement =
     built_in("CONFIG_NET_NS", "for services without a network (see the key `network`)");
 const SECCOMP: Requirement =
     built_in("CONFIG_SECCOMP_FILTER", "to filter system calls (see the key `seccomp`)");
+const PROCESSOR_TIME: Requirement =
+    built_in("CONFIG_CFS_BANDWIDTH", "to limit a service's processor time (see the key `cpus`)");
+const PROCESSOR_SETS: Requirement =
+    built_in("CONFIG_CPUSETS", "to keep a service to its processors (see the key `cpuset`)");
 const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
 
 /// Set where EROFS can mount a file by itself (Linux 6.12 and later), so that no loop device is needed.
@@ -81,6 +90,8 @@ pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>
         (needs.user_namespaces, &USER_NS),
         (needs.network_namespaces, &NET_NS),
         (needs.seccomp, &SECCOMP),
+        (needs.processor_time, &PROCESSOR_TIME),
+        (needs.processor_sets, &PROCESSOR_SETS),
         (!file_backed, &LOOP),
     ];
     let conditional =
@@ -135,8 +146,6 @@ fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static s
 /// Every option that can be required.
 #[cfg(test)]
 pub fn options() -> impl Iterator<Item = &'static str> {
-    EVERY_MACHINE
-        .iter()
-        .chain([&OVERLAY, &USER_NS, &NET_NS, &SECCOMP, &LOOP])
-        .map(|requirement| requirement.option)
+    let conditional = [&OVERLAY, &USER_NS, &NET_NS, &SECCOMP, &PROCESSOR_TIME, &PROCESSOR_SETS, &LOOP];
+    EVERY_MACHINE.iter().chain(conditional).map(|requirement| requirement.option)
 }

@@ -106,8 +106,24 @@ fn missing_and_circular_modules_are_errors_that_name_them() {
 }
 
 /// What a machine without services needs beside what every machine does.
-const NOTHING: Needs =
-    Needs { overlay: false, user_namespaces: false, network_namespaces: false, seccomp: false };
+const NOTHING: Needs = Needs {
+    overlay: false,
+    user_namespaces: false,
+    network_namespaces: false,
+    seccomp: false,
+    processor_time: false,
+    processor_sets: false,
+};
+
+/// All that a machine can need.
+const EVERYTHING: Needs = Needs {
+    overlay: true,
+    user_namespaces: true,
+    network_namespaces: true,
+    seccomp: true,
+    processor_time: true,
+    processor_sets: true,
+};
 
 /// Every option that a machine needs, as a kernel with everything built in has them.
 fn all_options() -> String {
@@ -121,7 +137,7 @@ fn all_options() -> String {
 #[test]
 fn a_kernel_that_lacks_an_option_is_refused_by_the_options_name() {
     let folder = tempfile::tempdir().unwrap();
-    let needs = Needs { overlay: true, user_namespaces: true, network_namespaces: true, seccomp: true };
+    let needs = EVERYTHING;
     let whole = kernel(&folder, &[], &[], &all_options());
     assert_eq!(whole.modules(needs, &[]).unwrap(), []);
     for option in requirement::options() {
@@ -129,6 +145,15 @@ fn a_kernel_that_lacks_an_option_is_refused_by_the_options_name() {
         let error = kernel(&folder, &[], &[], &without).modules(needs, &[]);
         let message = error.unwrap_err().to_string();
         assert!(message.starts_with(&format!("kernel `test` lacks {option}")), "{message}");
+    }
+}
+
+#[test]
+fn processors_are_asked_of_the_kernel_only_where_they_are_divided() {
+    let folder = tempfile::tempdir().unwrap();
+    for option in ["CONFIG_CFS_BANDWIDTH", "CONFIG_CPUSETS"] {
+        let without = all_options().replace(&format!("{option}=y\n"), "");
+        assert!(kernel(&folder, &[], &[], &without).modules(NOTHING, &[]).is_ok(), "{option}");
     }
 }
 
@@ -160,7 +185,7 @@ fn a_loop_device_is_needed_only_where_erofs_cannot_mount_files() {
 #[test]
 fn a_kernel_that_cannot_map_layers_is_refused_where_services_have_users_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
-    let needs = Needs { overlay: true, user_namespaces: true, network_namespaces: true, seccomp: true };
+    let needs = EVERYTHING;
     let of_release = |release: &str| {
         let options = format!("# Linux/x86 {release} Kernel Configuration\n{}", all_options());
         kernel(&folder, &[], &[], &options)

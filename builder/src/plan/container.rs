@@ -39,6 +39,7 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Re
         seccomp: Seccomp::Unconfined,
         mounts: mounts(service, defaults, root)?,
         devices: service.devices.clone(),
+        limits: service.limits.clone(),
     };
     check_program(&container, &candidates(service, defaults)?, root)?;
     check_hidden(&container, root)?;

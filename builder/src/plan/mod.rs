@@ -160,8 +160,15 @@ pub fn needs(config: &Config) -> Needs {
     // that has no containers at all does without.
     let user_namespaces = config.services.iter().any(|service| service.userns == Userns::Private);
     let seccomp = config.services.iter().any(|service| service.seccomp != config::Seccomp::Unconfined);
-    let network_namespaces = config.services.iter().any(|service| service.profile.network == Namespace::Own);
-    Needs { overlay: !config.services.is_empty(), user_namespaces, network_namespaces, seccomp }
+    let limits = || config.services.iter().map(|service| &service.limits);
+    Needs {
+        overlay: !config.services.is_empty(),
+        user_namespaces,
+        network_namespaces: config.services.iter().any(|service| service.profile.network == Namespace::Own),
+        seccomp,
+        processor_time: limits().any(|limits| limits.processor_millis > 0),
+        processor_sets: limits().any(|limits| !limits.processors.is_empty()),
+    }
 }
 
 /// Decides what is written, or says everything that stands in the way.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manifest::{IDS_PER_CONTAINER, Ids, Kind, Mount, Restart, Service, Stop};
+use manifest::{IDS_PER_CONTAINER, Ids, Kind, Limits, Memory, Mount, Restart, Service, Stop};
 use serde_json::{Value, json};
 
 use super::{Content, Entry, ImagePlan, SourceFile};
@@ -159,6 +159,7 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service, all: &[Servic
     for sysctl in &container.profile.sysctls {
         writeln!(text, "  sysctl   {} = {}", sysctl.path.replace('/', "."), sysctl.value)?;
     }
+    writeln!(text, "  limits   {}", limits(&container.limits))?;
     let again = match service.restart {
         Restart::Never => "never",
         Restart::OnFailure => "when it fails",
@@ -187,6 +188,27 @@ fn access(read_only: bool, no_exec: bool) -> &'static str {
         (false, true) => ", without programs",
         (true, true) => ", read-only, without programs",
     }
+}
+
+/// What a service may take of the machine, but for what each process may.
+fn limits(limits: &Limits) -> String {
+    let mut words = match limits.memory {
+        Memory::Half => "half of the memory".to_owned(),
+        Memory::Bytes(size) => format!("{} of memory", bytes(size)),
+    };
+    if limits.memory_reservation > 0 {
+        words += &format!(" ({} reserved)", bytes(limits.memory_reservation));
+    }
+    words += &format!(", {} processes", limits.processes);
+    if limits.processor_millis > 0 {
+        let processors = f64::from(limits.processor_millis) / 1000.0;
+        words += &format!(", the time of {processors} processors");
+    }
+    if !limits.processors.is_empty() {
+        let numbers: Vec<String> = limits.processors.iter().map(u32::to_string).collect();
+        words += &format!(", on processors {}", numbers.join(" "));
+    }
+    words
 }
 
 /// A word of a command: quoted where a reader could not tell where it ends.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use manifest::mask::MASKS;
-use manifest::{Container, Ids, Mount, Namespace, Profile, Service as Supervised};
+use manifest::{Container, Ids, Mount, Namespace, Profile, Resource, ResourceLimit, Service as Supervised};
 use serde::Serialize;
 
 use super::profile;
@@ -81,6 +81,15 @@ fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {
     for device in &supervised.container.devices {
         privileges.push(privilege(Some("devices"), format!("may use {}", device.source)));
     }
+    let limits = &supervised.container.limits;
+    if limits.oom_score_adj < 0 {
+        let what = "is killed later than others when memory is short".to_owned();
+        privileges.push(privilege(Some("oom-score-adj"), what));
+    }
+    if limits.resources.iter().any(takes_precedence) {
+        let what = "may go before others on the processors".to_owned();
+        privileges.push(privilege(Some("ulimits"), what));
+    }
     for mount in &supervised.container.mounts {
         if let Mount::Bind { source, read_only, .. } = mount {
             let may = if *read_only { "may read" } else { "may write" };
@@ -114,6 +123,11 @@ fn loosened(service: &Service, container: &Container) -> Vec<(&'static str, Stri
         found.push(("unmask", format!("has {} as the kernel has it", service.profile.unmask.join(" "))));
     }
     found
+}
+
+/// Whether a limit lets a process without capabilities have a better priority than it was given.
+fn takes_precedence(limit: &ResourceLimit) -> bool {
+    matches!(limit.resource, Resource::Nice | Resource::Rtprio) && limit.hard > 0
 }
 
 /// Refuses what keys of the config ask for.

@@ -51,6 +51,13 @@ tmpfs = ["/var/run:size=1MiB,mode=0755"]
 volumes = ["/srv/static:/static:ro", "/etc/web.toml:/etc/web.toml"]
 devices = ["/dev/kvm"]
 hostname = "front"
+memory = "96MiB"
+memory-reservation = "8MiB"
+pids-limit = 64
+cpus = 1.5
+cpuset = "0-1,3"
+oom-score-adj = -100
+ulimits = { rtprio = 10, nofile = { soft = 1024, hard = 2048 } }
 [service.database]
 image = "oci:database"
 read-only = true

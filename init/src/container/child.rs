@@ -40,7 +40,7 @@ enum Never {}
 
 fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
-    isolate().map_err(at(Step::Isolate))?;
+    isolate(&launch.oom_score_adj).map_err(at(Step::Isolate))?;
     sethostname(&launch.hostname).map_err(at(Step::Hostname))?;
     if launch.namespaces & libc::CLONE_NEWNET != 0 {
         net::begin_own().map_err(at(Step::Network))?;
@@ -56,7 +56,7 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
     umask(Mode::from_bits_truncate(0o022));
 
     connect(stdio, launch).map_err(at(Step::Stdio))?;
-    credentials::limit().map_err(at(Step::Limits))?;
+    credentials::limit(&launch.resources).map_err(at(Step::Limits))?;
 
     // From here on what it may do ends at the container's own ids.
     launch.ids.enter().map_err(at(Step::UserNamespace))?;
@@ -75,11 +75,11 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
 }
 
 /// Steps that need the machine's own /proc, or come before anything of the container is seen.
-fn isolate() -> nix::Result<()> {
+fn isolate(oom_score_adj: &str) -> nix::Result<()> {
     // Until exec, this process has PID 1's memory and descriptors: nobody may look into it.
     prctl::set_dumpable(false)?;
-    // Written while CAP_SYS_RESOURCE is there: it makes 0 the lowest value that the container can go back to.
-    fs::write("/proc/self/oom_score_adj", "0")
+    // Written while CAP_SYS_RESOURCE is there: it makes this the lowest value that the container can go back to.
+    fs::write("/proc/self/oom_score_adj", oom_score_adj)
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     // Not among clone's flags: there the namespace's root would be the cgroup of PID 1.
     unshare(CloneFlags::CLONE_NEWCGROUP)?;

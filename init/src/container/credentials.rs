@@ -1,6 +1,6 @@
 //! Who a container's first process is, and what it may do: limits, capabilities, user.
 
-use manifest::{Capabilities, Container, Seccomp};
+use manifest::{Capabilities, Container, ResourceLimit, Seccomp};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -11,17 +11,31 @@ use rustix::thread::{
 
 use crate::error::errno;
 
-/// Resource, soft limit, hard limit.
-const LIMITS: [(Resource, u64, u64); 3] = [
-    // The soft limit is low because programs that use select(2) or close every descriptor read it; the hard
-    // one is what a server may raise it to.
-    (Resource::RLIMIT_NOFILE, 4096, 65_536),
-    (Resource::RLIMIT_CORE, 0, 0),
-    (Resource::RLIMIT_MEMLOCK, 64 * 1024, 64 * 1024),
-];
+/// Limits what each process may have. It takes privileges where a limit is above the machine's own.
+pub(super) fn limit(resources: &[ResourceLimit]) -> nix::Result<()> {
+    resources.iter().try_for_each(|limit| setrlimit(number(limit.resource), limit.soft, limit.hard))
+}
 
-pub(super) fn limit() -> nix::Result<()> {
-    LIMITS.iter().try_for_each(|&(resource, soft, hard)| setrlimit(resource, soft, hard))
+fn number(resource: manifest::Resource) -> Resource {
+    use manifest::Resource as Written;
+    match resource {
+        Written::As => Resource::RLIMIT_AS,
+        Written::Core => Resource::RLIMIT_CORE,
+        Written::Cpu => Resource::RLIMIT_CPU,
+        Written::Data => Resource::RLIMIT_DATA,
+        Written::Fsize => Resource::RLIMIT_FSIZE,
+        Written::Locks => Resource::RLIMIT_LOCKS,
+        Written::Memlock => Resource::RLIMIT_MEMLOCK,
+        Written::Msgqueue => Resource::RLIMIT_MSGQUEUE,
+        Written::Nice => Resource::RLIMIT_NICE,
+        Written::Nofile => Resource::RLIMIT_NOFILE,
+        Written::Nproc => Resource::RLIMIT_NPROC,
+        Written::Rss => Resource::RLIMIT_RSS,
+        Written::Rtprio => Resource::RLIMIT_RTPRIO,
+        Written::Rttime => Resource::RLIMIT_RTTIME,
+        Written::Sigpending => Resource::RLIMIT_SIGPENDING,
+        Written::Stack => Resource::RLIMIT_STACK,
+    }
 }
 
 /// What a container's processes may do of what only root may.

@@ -12,10 +12,13 @@ use manifest::Device;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::libc;
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat, stat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, fchmodat, major, makedev, minor, mkdirat, mknodat, stat,
+};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use rustix::mount::MountAttrFlags;
 
+use super::device_program::{Kind, Rule};
 use super::ids::Ids;
 use super::rootfs::new_mount;
 use super::text;
@@ -113,13 +116,31 @@ impl Node {
         &self.source
     }
 
+    /// What its source is at this moment. None when that cannot be told: then nor can it be made, and the child
+    /// says why.
+    pub(super) fn rule(&self) -> Option<Rule> {
+        let source = self.look().ok()?;
+        let is_block = source.st_mode & libc::S_IFMT == libc::S_IFBLK;
+        let (major, minor) = (major(source.st_rdev), minor(source.st_rdev));
+        Some(Rule {
+            kind: if is_block { Kind::Block } else { Kind::Character },
+            major: Some(u32::try_from(major).ok()?),
+            minor: Some(u32::try_from(minor).ok()?),
+        })
+    }
+
+    fn look(&self) -> nix::Result<FileStat> {
+        let source = stat(&ports::resolve(&self.source).ok_or(Errno::ENOENT)?)?;
+        match source.st_mode & libc::S_IFMT {
+            libc::S_IFCHR | libc::S_IFBLK => Ok(source),
+            _ => Err(Errno::ENODEV),
+        }
+    }
+
     /// Makes the node in `dev`, which is still nobody's but ours, with what its source is at this moment.
     pub(super) fn make(&self, dev: BorrowedFd<'_>, owner: (Uid, Gid)) -> nix::Result<()> {
-        let source = stat(&ports::resolve(&self.source).ok_or(Errno::ENOENT)?)?;
+        let source = self.look()?;
         let kind = SFlag::from_bits_truncate(source.st_mode & libc::S_IFMT);
-        if kind != SFlag::S_IFCHR && kind != SFlag::S_IFBLK {
-            return Err(Errno::ENODEV);
-        }
         make_parents(self.target.as_bytes(), |parent| mkdirat(dev, parent, Mode::from_bits_truncate(0o755)))?;
         let target = self.target.as_c_str();
         let mode = Mode::from_bits_truncate(source.st_mode & 0o777);

@@ -7,6 +7,7 @@ mod cgroup;
 mod child;
 mod credentials;
 mod dev;
+mod device_program;
 mod failure;
 mod ids;
 mod mask;
@@ -21,13 +22,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use manifest::{Container, Namespace, Profile, Seccomp};
+use manifest::{Container, Namespace, Profile, ResourceLimit, Seccomp};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::unistd::{Gid, Pid, Uid, pipe2, read};
 
-pub use cgroup::Group;
+pub use cgroup::{Group, Parent, Shortage};
 pub use failure::{Failure, Step};
 pub use seccomp::Filter;
 
@@ -56,6 +57,8 @@ pub struct Launch {
     /// Flags for clone: those that the container does not share with the machine.
     namespaces: i32,
     settings: Settings,
+    oom_score_adj: String,
+    resources: Vec<ResourceLimit>,
     /// Shared by the containers with the same one; none for those that have every system call.
     filter: Option<Rc<Filter>>,
 }
@@ -116,6 +119,8 @@ impl Launch {
             rights: Rights::of(container),
             namespaces: namespaces(profile),
             settings: Settings::prepare(&profile.sysctls)?,
+            oom_score_adj: container.limits.oom_score_adj.to_string(),
+            resources: container.limits.resources.clone(),
             filter,
         })
     }
@@ -160,8 +165,9 @@ impl Launch {
     }
 }
 
-/// Starts a container in the cgroup `group`.
-pub fn start(launch: &Launch, group: &Group, stdio: Stdio<'_>) -> Result<Started> {
+/// Starts a container in the cgroup `group`, which becomes open to the devices that it has at this moment.
+pub fn start(launch: &Launch, group: &mut Group, stdio: Stdio<'_>) -> Result<Started> {
+    group.allow(launch.root.device_rules())?;
     let failed = |errno| Error::new("clone", "the container's first process", errno);
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
@@ -224,7 +230,7 @@ fn text(of: &str) -> Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use manifest::{Capabilities, Name, User};
+    use manifest::{Capabilities, Limits, Memory, Name, User};
 
     fn profile() -> Profile {
         Profile {
@@ -253,6 +259,16 @@ mod tests {
             seccomp: Seccomp::Unconfined,
             mounts: vec![],
             devices: vec![],
+            limits: Limits {
+                memory: Memory::Half,
+                memory_reservation: 0,
+                processes: 512,
+                processor_millis: 0,
+                processors: vec![],
+                oom_score_adj: 0,
+                shm_size: 64 << 20,
+                resources: vec![],
+            },
         }
     }
 

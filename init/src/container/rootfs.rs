@@ -22,6 +22,7 @@ use rustix::mount::{
 };
 
 use super::dev::{self, Node};
+use super::device_program::Rule;
 use super::failure::{Failure, Step};
 use super::ids::Ids;
 use super::mask::Masks;
@@ -48,6 +49,8 @@ struct Standard {
     inside: &'static CStr,
     kind: &'static CStr,
     options: &'static [(&'static CStr, &'static CStr)],
+    /// As large as the container's plan says.
+    sized: bool,
     /// Options whose values are ids of the container.
     ids: &'static [(&'static CStr, u32)],
     attributes: MountAttrFlags,
@@ -55,12 +58,21 @@ struct Standard {
 
 /// What every container has, in this order. `/dev` itself is made before.
 const STANDARD: [Standard; 5] = [
-    Standard { target: "/proc", inside: c"proc", kind: c"proc", options: &[], ids: &[], attributes: STRICT },
+    Standard {
+        target: "/proc",
+        inside: c"proc",
+        kind: c"proc",
+        options: &[],
+        sized: false,
+        ids: &[],
+        attributes: STRICT,
+    },
     Standard {
         target: "/sys",
         inside: c"sys",
         kind: c"sysfs",
         options: &[],
+        sized: false,
         ids: &[],
         // Read-only as well, by its mask.
         attributes: STRICT,
@@ -70,6 +82,7 @@ const STANDARD: [Standard; 5] = [
         inside: c"dev/pts",
         kind: c"devpts",
         options: &[(c"ptmxmode", c"0666"), (c"mode", c"0620")],
+        sized: false,
         // 5 is the group `tty` of every common distribution.
         ids: &[(c"gid", 5)],
         attributes: MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC),
@@ -78,7 +91,8 @@ const STANDARD: [Standard; 5] = [
         target: "/dev/shm",
         inside: c"dev/shm",
         kind: c"tmpfs",
-        options: &[(c"mode", c"1777"), (c"size", c"64m")],
+        options: &[(c"mode", c"1777")],
+        sized: true,
         ids: OF_ROOT,
         attributes: STRICT,
     },
@@ -87,6 +101,7 @@ const STANDARD: [Standard; 5] = [
         inside: c"dev/mqueue",
         kind: c"mqueue",
         options: &[],
+        sized: false,
         ids: &[],
         attributes: STRICT,
     },
@@ -100,6 +115,8 @@ pub(super) struct Plan {
     devices: Vec<Node>,
     /// Whether `/dev` has all that the machine has.
     all_devices: bool,
+    /// Bytes, in decimal.
+    shm_size: CString,
 }
 
 /// The layers that `/` is made of, each by its name below [`layers::MOUNTED`], and how.
@@ -131,13 +148,13 @@ impl Plan {
     pub(super) fn prepare(container: &Container) -> Result<Self> {
         let mounts = container.mounts.iter().map(addition).collect::<Result<_>>()?;
         let devices = container.devices.iter().map(Node::prepare).collect::<Result<_>>()?;
-        let masks = Masks::prepare(&container.profile.unmasked)?;
         Ok(Self {
             base: base(container)?,
-            masks,
+            masks: Masks::prepare(&container.profile.unmasked)?,
             mounts,
             devices,
             all_devices: container.profile.all_devices,
+            shm_size: text(&container.limits.shm_size.to_string())?,
         })
     }
 
@@ -171,6 +188,9 @@ impl Plan {
         if standard.target == "/proc" && self.masks.own_processes {
             options.push((c"hidepid", c"invisible"));
         }
+        if standard.sized {
+            options.push((c"size", self.shm_size.as_c_str()));
+        }
         let own: Vec<(&CStr, u32)> = standard.ids.iter().map(|&(key, id)| (key, ids.number(id))).collect();
         new_mount(standard.kind, &options, &own, standard.attributes)
     }
@@ -187,6 +207,14 @@ impl Plan {
             }
             None => String::new(),
         }
+    }
+
+    /// The devices that the config adds, as far as the machine has them now.
+    pub(super) fn device_rules(&self) -> Vec<Rule> {
+        if self.all_devices {
+            return Rule::ALL.to_vec();
+        }
+        self.devices.iter().filter_map(Node::rule).collect()
     }
 
     pub(super) fn device_source(&self, index: usize) -> String {

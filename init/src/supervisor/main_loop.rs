@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use super::buttons::Button;
-use super::event::{Action, Event, Index};
+use super::event::{Action, Event, Index, Outcome};
 use super::machine::{State, step};
 use super::output::{Line, Output, READ_SIZE};
 use super::reap;
@@ -21,7 +21,7 @@ use super::service::Rules;
 use super::signal::{self, Delivery};
 use super::source::Source;
 use crate::clock::{self, nanoseconds};
-use crate::container::{self, Failure, Filter, Group, Launch, Progress, Stdio};
+use crate::container::{self, Failure, Filter, Group, Launch, Parent, Progress, Shortage, Stdio};
 use crate::error::{Error, Result};
 use crate::log::Console;
 use crate::net::Network;
@@ -101,14 +101,20 @@ impl Supervisor {
             .map_err(|error| Error::io("open", "/dev/null", &error))?;
         let buttons = Button::find();
         let filters = Filter::prepare_all(&manifest.seccomp);
+        let parent = Parent::make(manifest.services.iter().map(|service| &service.container))?;
         let mut services = Vec::with_capacity(manifest.services.len());
         for service in &manifest.services {
             console.widen(service.name.as_str().len());
+            let limits = &service.container.limits;
+            if let Some(memory) = parent.exceeded_by(limits) {
+                let (name, memory) = (&service.name, memory >> 20);
+                console.say(format_args!("`{name}` may have more memory than the machine's {memory} MiB"));
+            }
             services.push(Supervised {
                 name: service.name.clone(),
                 stop: service.stop,
                 launch: Launch::prepare(&service.container, &filters)?,
-                group: Group::make(service.name.as_str())?,
+                group: parent.group(service.name.as_str(), limits)?,
                 output: Output::new().map_err(failed)?,
                 status: None,
                 mounts: None,
@@ -329,7 +335,7 @@ impl Supervisor {
                 self.tell(index, format_args!("has not stopped in time, and is killed"));
                 self.kill(index);
             }
-            Action::TellEnd(index, outcome) => self.tell(index, format_args!("{outcome}")),
+            Action::TellEnd(index, outcome) => self.tell_end(index, outcome),
             Action::TellRestart(index, pause) => {
                 self.tell(index, format_args!("starts again in {:.1} s", pause.as_secs_f32()));
             }
@@ -357,11 +363,35 @@ impl Supervisor {
         }
     }
 
+    /// Memory that is not there ends a service by a signal that could as well be somebody else's.
+    fn tell_end(&mut self, index: Index, outcome: Outcome) {
+        let Some(service) = self.services.get_mut(index) else { return };
+        let shortage = if outcome == Outcome::Signal(Signal::SIGKILL as i32) {
+            service.group.shortage()
+        } else {
+            Ok(None)
+        };
+        match shortage {
+            Ok(None) => self.tell(index, format_args!("{outcome}")),
+            Ok(Some(Shortage::Own(limit))) => {
+                let limit = limit >> 20;
+                self.tell(index, format_args!("{outcome}: it needed more than its {limit} MiB of memory"));
+            }
+            Ok(Some(Shortage::Machine)) => {
+                self.tell(index, format_args!("{outcome}: the machine had no memory left for services"));
+            }
+            Err(error) => {
+                self.tell(index, format_args!("{outcome}"));
+                self.console.say(format_args!("{error}"));
+            }
+        }
+    }
+
     fn start(&mut self, index: Index) -> Option<Event> {
         let service = self.services.get_mut(index)?;
         self.times.first_start.get_or_insert_with(clock::now);
         let stdio = Stdio { input: self.null.as_fd(), output: service.output.writer() };
-        let started = container::start(&service.launch, &service.group, stdio).map(|started| {
+        let started = container::start(&service.launch, &mut service.group, stdio).map(|started| {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Start(index).encode());
             match self.epoll.add(&started.status, event) {
                 Ok(()) => service.status = Some(started.status),
