@@ -229,7 +229,7 @@ fn port_arguments(name: &str) -> [String; 4] {
 }
 
 /// The folder with nothing but the probe, as an image.
-fn probe_image() -> String {
+pub fn probe_image() -> String {
     let folder = folder("probe-image");
     replace(&folder.join("probe"), 0o755, &fs::read(made("dist-test/probe", "dist")).unwrap());
     format!("dir:{}", folder.display())

@@ -46,10 +46,11 @@ fn the_readmes_commands_work() {
 #[test]
 fn the_reference_of_the_config_is_complete_and_its_example_is_right() {
     let document = read("docs/config.md");
-    let code = read("builder/src/config/raw.rs") + &read("builder/src/config/profile.rs");
+    let code =
+        ["raw", "limits", "profile"].map(|file| read(&format!("builder/src/config/{file}.rs"))).concat();
     let keys: Vec<&str> =
         code.split("fields.take(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-    assert!(keys.contains(&"stop-grace-period"), "{keys:?}");
+    assert!(keys.contains(&"stop-grace-period") && keys.contains(&"pids-limit"), "{keys:?}");
     for key in keys {
         let is_there =
             document.contains(&format!("`{key}`")) || document.contains(&format!("`kernel.{key}`"));

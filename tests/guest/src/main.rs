@@ -3,6 +3,7 @@
 mod agent;
 mod calls;
 mod facts;
+mod greed;
 mod outside;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -24,6 +25,9 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT
        probe read FILE                      fail when it cannot be read
        probe chown FILE UID GID             give a file to somebody
+       probe fork-bomb                      start processes until none can be, and stay with them
+       probe memory-bomb [FILE]             fill all memory, or a file, until something gives way
+       probe mknod FILE MAJOR MINOR         make a character device
        probe user-namespace                 try to make one, and print `made` or why not
        probe precede|spoil                  as the machine's first process: leave an outsider behind, or spoil
                                             the boot manifest, and become init
@@ -58,6 +62,10 @@ fn main() -> ExitCode {
             .map(|_| ExitCode::SUCCESS)
             .map_err(|error| format!("cannot read `{file}`: {error}")),
         ["chown", file, uid, gid] => chown(file, uid, gid),
+        ["fork-bomb"] => greed::fork().and_then(|()| pause()),
+        ["memory-bomb"] => greed::allocate(),
+        ["memory-bomb", file] => greed::fill(file),
+        ["mknod", file, major, minor] => mknod(file, major, minor),
         ["user-namespace"] => {
             match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER) {
                 Ok(()) => println!("made"),
@@ -115,6 +123,15 @@ fn chown(file: &str, uid: &str, gid: &str) -> Result<ExitCode, String> {
     std::os::unix::fs::lchown(file, Some(number(uid)?), Some(number(gid)?))
         .map(|()| ExitCode::SUCCESS)
         .map_err(|error| format!("cannot give `{file}` away: {error}"))
+}
+
+fn mknod(file: &str, major: &str, minor: &str) -> Result<ExitCode, String> {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let number = |text: &str| text.parse().map_err(|error| format!("`{text}` is no number: {error}"));
+    let device = makedev(number(major)?, number(minor)?);
+    mknodat(CWD, file, FileType::CharacterDevice, Mode::from_bits_truncate(0o666), device)
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| format!("cannot make `{file}`: {error}"))
 }
 
 /// Starts a sleeper and ends before it does, so that it becomes somebody else's child.

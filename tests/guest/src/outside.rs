@@ -4,17 +4,18 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Where the file with the orders is, as seen from outside. One is `SIGNAL PID`, `create FILE`, `break` or
-/// `leave`, with a newline after it.
+/// Where the file with the orders is, as seen from outside. One is `SIGNAL PID`, `create FILE`, `node PID NAME MAJOR
+/// MINOR`, `break` or `leave`, with a newline after it.
 const ORDERS: &str = "/srv/orders";
 
 /// How often to look for an order.
@@ -51,6 +52,7 @@ pub fn obey() -> ExitCode {
         }
         let done = match *order.split_whitespace().collect::<Vec<_>>().as_slice() {
             ["create", file] => File::create(file).map(drop),
+            ["node", pid, name, major, minor] => plant(pid, name, major, minor),
             ["break"] => break_init(),
             ["leave"] => Ok(()),
             [signal, pid] => send(signal, pid),
@@ -69,6 +71,16 @@ fn send(signal: &str, pid: &str) -> io::Result<()> {
     let pid = pid.parse().ok().and_then(Pid::from_raw);
     let (Some(signal), Some(pid)) = (signal, pid) else { return Err(io::Error::other("no numbers")) };
     Ok(kill_process(pid, signal)?)
+}
+
+/// Makes a character device for everybody in a container's `/dev`, where it could not make one.
+fn plant(pid: &str, name: &str, major: &str, minor: &str) -> io::Result<()> {
+    mount("proc", "/proc", "proc", MountFlags::empty(), None)?;
+    let path = format!("/proc/{pid}/root/dev/{name}");
+    let number = |text: &str| text.parse().map_err(io::Error::other);
+    let device = makedev(number(major)?, number(minor)?);
+    mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), device)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
 }
 
 /// Overwrites init's instructions with ones that do not exist (`ud2`): the next that it executes is its last. It
