@@ -294,6 +294,7 @@ fn a_privileged_service_has_every_device(root: &Line, almighty: &Line) {
         assert!(!root.exists(device), "{device}");
         assert!(almighty.exists(device), "{device}");
     }
+    almighty.write("/dev/kmsg", "<7>a privileged service opens what it has\n").unwrap();
     almighty.write("/proc/sysrq-trigger", "h").unwrap();
     almighty.write("/proc/sys/kernel/domainname", "almighty").unwrap();
 }
