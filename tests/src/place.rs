@@ -13,6 +13,7 @@ const OPTIONS: &[&str] = &[
     "BLK_DEV_INITRD",
     "BLK_DEV_LOOP",
     "CGROUPS",
+    "CGROUP_BPF",
     "CGROUP_PIDS",
     "DEVTMPFS",
     "EPOLL",
