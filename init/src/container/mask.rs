@@ -3,7 +3,6 @@
 //! Everything is reached from the descriptor of the file system that was just mounted, and covered by what is init's
 //! own: no link of an image is on the way, and none can be put there while it happens (CVE-2025-31133).
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use manifest::mask::{MASKS, Mask};
@@ -12,9 +11,8 @@ use nix::sys::stat::{SFlag, fstat};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MoveMountFlags, move_mount};
 
-use super::text;
 use super::volume::tree_of;
-use crate::error::{Result, errno};
+use crate::error::errno;
 use crate::{mounts, sys};
 
 /// Covers a file: whoever reads it reads nothing.
@@ -23,65 +21,55 @@ const NULL: &str = "/dev/null";
 const READ_ONLY: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
-/// The masks of one container.
+/// The masks of one container. Nearly all have the same, so that each only says which of them it has.
 pub(super) struct Masks {
-    covers: Vec<Cover>,
+    applied: [bool; MASKS.len()],
     /// Whether processes of other users are not in its `/proc`.
     pub(super) own_processes: bool,
 }
 
-struct Cover {
-    /// Where the file system is mounted.
-    top: &'static str,
-    /// Below that; empty for all of it.
-    path: CString,
-    mask: Mask,
-}
-
 impl Masks {
     /// All but those of `unmasked`.
-    pub(super) fn prepare(unmasked: &[String]) -> Result<Self> {
-        let mut masks = Self { covers: Vec::new(), own_processes: false };
-        for (path, mask) in MASKS.into_iter().filter(|(path, _)| !unmasked.iter().any(|name| name == path)) {
-            if mask == Mask::OwnProcesses {
-                masks.own_processes = true;
-                continue;
-            }
-            let (top, inside) = match path.strip_prefix("/proc") {
-                Some(inside) => ("/proc", inside),
-                None => ("/sys", path.trim_start_matches("/sys")),
-            };
-            masks.covers.push(Cover { top, path: text(inside.trim_start_matches('/'))?, mask });
-        }
-        Ok(masks)
+    pub(super) fn prepare(unmasked: &[String]) -> Self {
+        let applied = MASKS.map(|(path, _)| !unmasked.iter().any(|name| name == path));
+        let own_processes =
+            MASKS.iter().zip(applied).any(|((_, mask), applied)| applied && *mask == Mask::OwnProcesses);
+        Self { applied, own_processes }
     }
 
     /// Masks what is in `mount`, the file system that was mounted at `top`.
     pub(super) fn apply(&self, top: &str, mount: BorrowedFd<'_>) -> nix::Result<()> {
-        self.covers.iter().filter(|cover| cover.top == top).try_for_each(|cover| cover.apply(mount))
+        self.covers(top).try_for_each(|(path, mask)| cover(mount, path, mask))
+    }
+
+    /// What is covered below `top`: a path from there, empty for all of it, and how.
+    fn covers<'a>(&'a self, top: &'a str) -> impl Iterator<Item = (&'static str, Mask)> + 'a {
+        let applied = MASKS.into_iter().zip(self.applied).filter(|(_, applied)| *applied);
+        applied.filter_map(move |((path, mask), _)| {
+            let inside = path.strip_prefix(top)?.trim_start_matches('/');
+            (mask != Mask::OwnProcesses).then_some((inside, mask))
+        })
     }
 }
 
-impl Cover {
-    fn apply(&self, mount: BorrowedFd<'_>) -> nix::Result<()> {
-        if self.path.is_empty() {
-            return sys::add_mount_attributes(mount, READ_ONLY);
-        }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let target = match openat2(mount, &self.path, flags, Mode::empty(), resolve) {
-            Ok(target) => target,
-            // Not every kernel has everything.
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(errno(error)),
-        };
-        let cover = match self.mask {
-            Mask::ReadOnly => again(&target, READ_ONLY)?,
-            Mask::Hidden | Mask::OwnProcesses => nothing(&target)?,
-        };
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&cover, c"", &target, c"", flags).map_err(errno)
+fn cover(mount: BorrowedFd<'_>, path: &str, mask: Mask) -> nix::Result<()> {
+    if path.is_empty() {
+        return sys::add_mount_attributes(mount, READ_ONLY);
     }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let target = match openat2(mount, path, flags, Mode::empty(), resolve) {
+        Ok(target) => target,
+        // Not every kernel has everything.
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(errno(error)),
+    };
+    let cover = match mask {
+        Mask::ReadOnly => again(&target, READ_ONLY)?,
+        Mask::Hidden | Mask::OwnProcesses => nothing(&target)?,
+    };
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&cover, c"", &target, c"", flags).map_err(errno)
 }
 
 /// A mount of init's own with nothing in it, of the kind that `target` is.
@@ -106,31 +94,26 @@ mod tests {
     use super::*;
 
     fn of(unmasked: &[&str]) -> Masks {
-        Masks::prepare(&unmasked.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()).unwrap()
+        Masks::prepare(&unmasked.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>())
+    }
+
+    /// All that is covered, by its whole path.
+    fn covered(masks: &Masks) -> Vec<String> {
+        let below = |top: &'static str| masks.covers(top).map(move |(path, _)| format!("{top}/{path}"));
+        let paths = below("/proc").chain(below("/sys")).chain(below("/dev/shm"));
+        paths.map(|path| path.trim_end_matches('/').to_owned()).collect()
     }
 
     #[test]
     fn everything_is_masked_unless_it_is_named() {
         let all = of(&[]);
-        assert_eq!(all.covers.len(), MASKS.len() - 1);
+        assert_eq!(covered(&all), MASKS.map(|(path, _)| path)[1..]);
         assert!(all.own_processes);
         let some = of(&["/proc", "/proc/kcore", "/sys"]);
-        assert_eq!(some.covers.len(), MASKS.len() - 3);
+        let found = covered(&some);
+        assert_eq!(found.len(), MASKS.len() - 3);
         assert!(!some.own_processes);
-        assert!(some.covers.iter().all(|cover| !cover.path.is_empty() && cover.path.as_c_str() != c"kcore"));
-        assert!(of(&MASKS.map(|(path, _)| path)).covers.is_empty());
-    }
-
-    #[test]
-    fn each_path_is_below_the_file_system_that_has_it() {
-        let all = of(&[]);
-        let whole: Vec<String> = all
-            .covers
-            .iter()
-            .map(|cover| format!("{}/{}", cover.top, cover.path.to_string_lossy()))
-            .collect();
-        for (path, _) in MASKS.iter().filter(|(path, _)| *path != "/proc") {
-            assert!(whole.iter().any(|found| found.trim_end_matches('/') == *path), "{path} of {whole:?}");
-        }
+        assert!(!found.iter().any(|path| path == "/sys" || path == "/proc/kcore"));
+        assert!(covered(&of(&MASKS.map(|(path, _)| path))).is_empty());
     }
 }

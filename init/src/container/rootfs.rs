@@ -150,7 +150,7 @@ impl Plan {
         let devices = container.devices.iter().map(Node::prepare).collect::<Result<_>>()?;
         Ok(Self {
             base: base(container)?,
-            masks: Masks::prepare(&container.profile.unmasked)?,
+            masks: Masks::prepare(&container.profile.unmasked),
             mounts,
             devices,
             all_devices: container.profile.all_devices,

@@ -85,7 +85,8 @@ fn read(bench: &Bench, idle: u32) -> Result<BTreeMap<String, f64>> {
         .collect();
     // Its own image's shell reads the script; TOML's literal text needs no escapes.
     services += &format!(
-        "[service.reader]\n{image}\nvolumes = [\"/proc:/machine/proc\"]\nrestart = \"no\"\n\
+        "[service.reader]\n{image}\nvolumes = [\"/proc:/machine/proc\"]\nrestart = \"never\"\n\
+         userns = \"host\"\n\
          command = [\"sh\", \"-euc\", '''{FUNCTIONS}\n{SCRIPT}''']\n"
     );
     let machine = Machine::build(bench, &format!("idle-{idle}"), Kernel::Own, &services, None)?;

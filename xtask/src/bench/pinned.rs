@@ -75,6 +75,7 @@ fn services(bench: &Bench, image: &str) -> String {
     let measures = |kind: &str, name: &str, script: &str| {
         format!(
             "[{kind}.{name}]\nimage = \"{}\"\nvolumes = [\"/proc:/machine/proc\"]\nrestart = \"never\"\n\
+             userns = \"host\"\n\
              command = [\"sh\", \"-euc\", '''{FUNCTIONS}\n{script}''']\n",
             busybox(bench)
         )
