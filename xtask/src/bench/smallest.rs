@@ -28,7 +28,7 @@ const LINE: &str = "alive-in-little-memory";
 const BOUNDS: (u32, u32) = (56, 120);
 
 /// How long a boot may take: a guest without memory may neither go on nor end.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// 8 MB, in MiB.
 const MORE: f64 = 7.63;
