@@ -55,8 +55,7 @@ impl Parent {
         let parent = open(PARENT.to_owned())?;
         let limits = containers.map(|container| &container.limits);
         let controllers = controllers(limits.clone());
-        write(&root, "cgroup.subtree_control", &controllers)?;
-        write(&parent, "cgroup.subtree_control", &controllers)?;
+        [&root, &parent].into_iter().try_for_each(|folder| divide(folder, &controllers))?;
 
         let machine = Machine::look()?;
         write(&parent, "memory.max", &machine.memory_for_all().to_string())?;
@@ -219,6 +218,20 @@ fn controllers<'a>(limits: impl Iterator<Item = &'a Limits> + Clone) -> String {
         controllers += " +cpuset";
     }
     controllers
+}
+
+/// Lets the cgroups below `folder` have limits. A kernel can have controllers and yet not offer them, as with
+/// `cgroup_disable=memory` on its command line.
+fn divide(folder: &File, controllers: &str) -> Result<()> {
+    const FILE: &str = "cgroup.subtree_control";
+    let mut file = open_for_writing(folder, FILE).map_err(|errno| Error::new("open", FILE, errno))?;
+    file.write_all(controllers.as_bytes()).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::EINVAL) => {
+            let why = "the kernel does not offer all of these cgroup controllers";
+            Error::said("use", controllers.to_owned(), why)
+        }
+        _ => Error::io("write", FILE, &error),
+    })
 }
 
 /// Writes `limits` once: nobody but init can change them, and they outlast each start.
