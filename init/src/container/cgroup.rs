@@ -1,7 +1,7 @@
 //! A container's cgroup: made, limited and closed to devices before its first process, which is cloned right into
 //! it.
 
-use std::fs::{File, create_dir, read_to_string};
+use std::fs::{File, create_dir, read_to_string, remove_dir};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -30,8 +30,12 @@ pub struct Parent {
 
 /// The folder of a cgroup, held open for as long as the machine knows its container.
 pub struct Group {
+    path: String,
     folder: File,
+    limits: Limits,
     memory: u64,
+    /// Whether its processes were killed since it was made: see [`renew`](Self::renew).
+    is_spent: bool,
     /// The devices that its program lets through, beside those of every container.
     devices: Vec<Rule>,
     /// What has been told of its ends so far.
@@ -71,17 +75,18 @@ impl Parent {
     /// Makes the cgroup `name` below it, or takes the one that is there, with `limits`.
     pub fn group(&self, name: &str, limits: &Limits) -> Result<Group> {
         let path = format!("{PARENT}/{name}");
-        match create_dir(&path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(Error::io("make the cgroup", path, &error));
-            }
-            _ => {}
-        }
-        let folder = open(path)?;
         let memory = self.machine.memory_of(limits);
-        limit(&folder, limits, memory)?;
+        let folder = make(&path, limits, memory)?;
         self.program.attach(&folder)?;
-        Ok(Group { folder, memory, devices: Vec::new(), told: Events::default() })
+        Ok(Group {
+            path,
+            folder,
+            limits: limits.clone(),
+            memory,
+            is_spent: false,
+            devices: Vec::new(),
+            told: Events::default(),
+        })
     }
 
     /// The bytes of memory that the machine has, where `limits` are no limit because they allow more.
@@ -93,7 +98,8 @@ impl Parent {
 
 impl Group {
     /// Kills every process in it, however they fork meanwhile (`cgroup.kill`, Linux 5.14).
-    pub fn kill(&self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
+        self.is_spent = true;
         write(&self.folder, "cgroup.kill", "1")
     }
 
@@ -109,6 +115,26 @@ impl Group {
         let (before, now) = (self.told, Events::parse(&text));
         self.told = now;
         Ok(now.shortage_since(before, self.memory))
+    }
+
+    /// Makes it anew when its processes were killed. Some kernels (6.1.172 is one) kill whatever is cloned into a cgroup
+    /// that was ever killed: they compare its count of kills with that of the parent's cgroup.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        if !self.is_spent {
+            return Ok(());
+        }
+        // EBUSY: what was killed has not ended yet. The next start tries again.
+        match remove_dir(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::io("remove the cgroup", self.path.clone(), &error));
+            }
+            _ => {}
+        }
+        self.folder = make(&self.path, &self.limits, self.memory)?;
+        Program::load(&self.devices)?.attach(&self.folder)?;
+        self.told = Events::default();
+        self.is_spent = false;
+        Ok(())
     }
 
     /// Lets `devices` through, beside those of every container, and no others.
@@ -267,6 +293,19 @@ fn processor_list(processors: &[u32]) -> Result<String> {
     }
     let numbers: Vec<String> = processors.iter().map(u32::to_string).collect();
     Ok(numbers.join(","))
+}
+
+/// Makes the cgroup at `path`, or takes the one that is there, and limits it.
+fn make(path: &str, limits: &Limits, memory: u64) -> Result<File> {
+    match create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(Error::io("make the cgroup", path.to_owned(), &error));
+        }
+        _ => {}
+    }
+    let folder = open(path.to_owned())?;
+    limit(&folder, limits, memory)?;
+    Ok(folder)
 }
 
 fn open(path: String) -> Result<File> {

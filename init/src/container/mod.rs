@@ -167,6 +167,7 @@ impl Launch {
 
 /// Starts a container in the cgroup `group`, which becomes open to the devices that it has at this moment.
 pub fn start(launch: &Launch, group: &mut Group, stdio: Stdio<'_>) -> Result<Started> {
+    group.renew()?;
     group.allow(launch.root.device_rules())?;
     let failed = |errno| Error::new("clone", "the container's first process", errno);
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;

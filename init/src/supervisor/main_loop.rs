@@ -432,7 +432,7 @@ impl Supervisor {
     }
 
     fn kill(&mut self, index: Index) {
-        let Some(service) = self.services.get(index) else { return };
+        let Some(service) = self.services.get_mut(index) else { return };
         if let Err(error) = service.group.kill() {
             self.console.say(format_args!("cannot kill `{}`: {error}", service.name));
         }
