@@ -91,6 +91,7 @@ pub const SERVERS: &[Recipe] = &[
             ("--config.user", "postgres"),
         ],
     },
+    Recipe { tag: "runtimes", packages: "crun runc", setup: "", config: &[("--config.cmd", "bash")] },
 ];
 
 /// The tag of the small image, which shares nothing with the others.
