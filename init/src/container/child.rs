@@ -15,12 +15,13 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
-    dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown, pivot_root, sethostname, setsid, write,
+    Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown, pivot_root, sethostname, setsid, write,
 };
 
 use super::failure::{Failure, Step};
+use super::ids::Ids;
 use super::rootfs::{Plan, Root};
-use super::{Launch, Stdio, credentials};
+use super::{Launch, Process, Stdio, credentials};
 use crate::{fatal, net, sys};
 
 /// Becomes the container. Returns only when that failed, with the code to end with.
@@ -40,7 +41,8 @@ enum Never {}
 
 fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
-    isolate(&launch.oom_score_adj).map_err(at(Step::Isolate))?;
+    let process = &launch.process;
+    isolate(&process.oom_score_adj).map_err(at(Step::Isolate))?;
     sethostname(&launch.hostname).map_err(at(Step::Hostname))?;
     if launch.namespaces & libc::CLONE_NEWNET != 0 {
         net::begin_own().map_err(at(Step::Network))?;
@@ -49,29 +51,34 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
 
     // Exact modes for what is made in /dev; the program gets the usual mask below.
     umask(Mode::empty());
-    let root = Plan::build(&launch.root, &launch.ids, (launch.uid, launch.gid))?;
-    let cwd = root.open(&launch.cwd).map_err(at(Step::WorkingDirectory))?;
+    let root = Plan::build(&launch.root, &launch.ids, (process.uid, process.gid))?;
+    let cwd = root.open(&process.cwd).map_err(at(Step::WorkingDirectory))?;
     enter(&root).map_err(at(Step::Pivot))?;
     fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
     umask(Mode::from_bits_truncate(0o022));
+    connect(stdio, launch.ids.outside(process.uid, process.gid)).map_err(at(Step::Stdio))?;
+    become_process(process, &launch.ids)
+}
 
-    connect(stdio, launch).map_err(at(Step::Stdio))?;
-    credentials::limit(&launch.resources).map_err(at(Step::Limits))?;
+/// The rest of the way, which begins inside the container and takes away what its processes may not do.
+fn become_process(process: &Process, ids: &Ids) -> Result<Never, Failure> {
+    let at = |step| move |errno| Failure::new(step, 0, errno);
+    credentials::limit(&process.resources).map_err(at(Step::Limits))?;
 
     // From here on what it may do ends at the container's own ids.
-    launch.ids.enter().map_err(at(Step::UserNamespace))?;
-    launch.rights.bound().map_err(at(Step::Capabilities))?;
-    credentials::become_user(launch.uid, launch.gid, &launch.groups).map_err(at(Step::User))?;
-    launch.rights.keep(launch.uid).map_err(at(Step::Capabilities))?;
-    launch.rights.renounce().map_err(at(Step::NoNewPrivileges))?;
+    ids.enter().map_err(at(Step::UserNamespace))?;
+    process.rights.bound().map_err(at(Step::Capabilities))?;
+    credentials::become_user(process.uid, process.gid, &process.groups).map_err(at(Step::User))?;
+    process.rights.keep(process.uid).map_err(at(Step::Capabilities))?;
+    process.rights.renounce().map_err(at(Step::NoNewPrivileges))?;
     // PID 1 handles no signal, so every disposition is the default already.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
     sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;
     // Last: from here on only what the container may call can be called, and a profile has to allow only exec.
-    if let Some(filter) = &launch.filter {
+    if let Some(filter) = &process.filter {
         filter.install().map_err(at(Step::Seccomp))?;
     }
-    Err(Failure::new(Step::Execute, 0, execute(launch)))
+    Err(Failure::new(Step::Execute, 0, execute(process)))
 }
 
 /// Steps that need the machine's own /proc, or come before anything of the container is seen.
@@ -94,21 +101,27 @@ fn enter(root: &Root) -> nix::Result<()> {
     umount2(".", MntFlags::MNT_DETACH)
 }
 
-fn connect(stdio: Stdio<'_>, launch: &Launch) -> nix::Result<()> {
-    // Many images log to /dev/stdout, which opens the pipe anew: its owner must be allowed to.
-    let (uid, gid) = launch.ids.outside(launch.uid, launch.gid);
-    fchown(stdio.output, Some(uid), Some(gid))?;
-    dup2_stdin(stdio.input)?;
-    dup2_stdout(stdio.output)?;
-    dup2_stderr(stdio.output)
+/// Makes `stdio` the standard descriptors. `user` is the process's, as the machine knows it.
+fn connect(stdio: Stdio<'_>, (uid, gid): (Uid, Gid)) -> nix::Result<()> {
+    let (input, output, error) = match stdio {
+        Stdio::Log { input, output } => {
+            // Many images log to /dev/stdout, which opens the pipe anew: its owner must be allowed to.
+            fchown(output, Some(uid), Some(gid))?;
+            (input, output, output)
+        }
+        Stdio::Given { input, output, error } => (input, output, error),
+    };
+    dup2_stdin(input)?;
+    dup2_stdout(output)?;
+    dup2_stderr(error)
 }
 
 /// Tries the places of the program, as execvp(3) does: one that is not there, or not to be entered, is passed
 /// over.
-fn execute(launch: &Launch) -> Errno {
+fn execute(process: &Process) -> Errno {
     let mut reason = Errno::ENOENT;
-    for program in &launch.programs {
-        match sys::execute(program, &launch.arguments, &launch.environment) {
+    for program in &process.programs {
+        match sys::execute(program, &process.arguments, &process.environment) {
             Errno::ENOENT | Errno::ENOTDIR => {}
             Errno::EACCES => reason = Errno::EACCES,
             errno => return errno,

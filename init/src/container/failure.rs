@@ -3,6 +3,8 @@
 
 use nix::errno::Errno;
 
+use super::seccomp;
+
 /// The steps between clone and exec, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -182,6 +184,15 @@ impl Failure {
     /// As a shell would say it: 127 for a program that is not there, 126 for one that cannot run.
     pub fn exit_code(&self) -> i32 {
         if self.step == Step::Execute && self.errno == Errno::ENOENT { 127 } else { 126 }
+    }
+
+    /// "mount `/proc`: Invalid argument", where `object` is what it was about.
+    pub(super) fn sentence(&self, object: &str) -> String {
+        let reason = match self.step {
+            Step::Seccomp => seccomp::explain(self.errno),
+            _ => self.errno.desc(),
+        };
+        format!("{} `{object}`: {reason}", self.step.verb())
     }
 
     pub(super) fn encode(&self) -> [u8; Self::SIZE] {

@@ -43,33 +43,50 @@ use crate::sys::{self, Strings};
 pub struct Launch {
     root: rootfs::Plan,
     hostname: String,
+    ids: Ids,
+    /// Flags for clone: those that the container does not share with the machine.
+    namespaces: i32,
+    settings: Settings,
+    process: Process,
+}
+
+/// A process of a container: its program, and what it may do.
+pub struct Process {
     /// Where the program may be, in the order in which to try.
     programs: Vec<CString>,
     arguments: Strings,
     environment: Strings,
     cwd: CString,
-    ids: Ids,
     /// As it is inside, like those that follow.
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
     rights: Rights,
-    /// Flags for clone: those that the container does not share with the machine.
-    namespaces: i32,
-    settings: Settings,
     oom_score_adj: String,
     resources: Vec<ResourceLimit>,
     /// Shared by the containers with the same one; none for those that have every system call.
     filter: Option<Rc<Filter>>,
 }
 
-/// The descriptors that a container begins with.
+/// The descriptors that a process begins with.
 #[derive(Clone, Copy)]
-pub struct Stdio<'a> {
-    /// Its standard input.
-    pub input: BorrowedFd<'a>,
-    /// Its standard output and standard error.
-    pub output: BorrowedFd<'a>,
+pub enum Stdio<'a> {
+    /// Those of a service.
+    Log {
+        /// Its standard input.
+        input: BorrowedFd<'a>,
+        /// A pipe for its standard output and standard error, which becomes its user's.
+        output: BorrowedFd<'a>,
+    },
+    /// Somebody else's, as they are.
+    Given {
+        /// Its standard input.
+        input: BorrowedFd<'a>,
+        /// Its standard output.
+        output: BorrowedFd<'a>,
+        /// Its standard error.
+        error: BorrowedFd<'a>,
+    },
 }
 
 /// A container's first process, and the pipe that says what became of its start.
@@ -95,33 +112,14 @@ impl Launch {
     /// Prepares `container`, whose filter is one of `filters`, and makes its user namespace. Fails when the filter is
     /// not there, and when a text contains a NUL byte, which no system call can take.
     pub fn prepare(container: &Container, filters: &[Rc<Filter>]) -> Result<Self> {
-        let filter = match container.seccomp {
-            Seccomp::Unconfined => None,
-            Seccomp::Program(index) => {
-                let filter = filters.get(index);
-                Some(Rc::clone(
-                    filter.ok_or_else(|| Error::said("install", "the seccomp filter", "it is not there"))?,
-                ))
-            }
-        };
         let profile = &container.profile;
         Ok(Self {
+            process: Process::prepare(container, filters)?,
             root: rootfs::Plan::prepare(container)?,
             hostname: container.hostname.as_str().to_owned(),
-            programs: programs(container)?,
-            arguments: Strings::new(texts(&container.argv)?),
-            environment: Strings::new(texts(&container.env)?),
-            cwd: text(&container.cwd)?,
             ids: Ids::prepare(container.ids)?,
-            uid: Uid::from_raw(container.user.uid),
-            gid: Gid::from_raw(container.user.gid),
-            groups: container.user.groups.iter().copied().map(Gid::from_raw).collect(),
-            rights: Rights::of(container),
             namespaces: namespaces(profile),
             settings: Settings::prepare(&profile.sysctls)?,
-            oom_score_adj: container.limits.oom_score_adj.to_string(),
-            resources: container.limits.resources.clone(),
-            filter,
         })
     }
 
@@ -143,15 +141,46 @@ impl Launch {
             Step::StandardMount | Step::Mask => rootfs::standard_target(failure.index()).to_owned(),
             Step::Mount => self.root.mount_target(failure.index()),
             Step::Device => self.root.device_source(failure.index()),
-            Step::WorkingDirectory => self.cwd.to_string_lossy().into_owned(),
-            Step::Execute => self.program(),
-            step => step.object().to_owned(),
+            _ => return self.process.explain(failure),
         };
-        let reason = match failure.step {
-            Step::Seccomp => seccomp::explain(failure.errno),
-            _ => failure.errno.desc(),
+        failure.sentence(&object)
+    }
+}
+
+impl Process {
+    /// Prepares the first process of `container`, as [`Launch::prepare`] does.
+    pub fn prepare(container: &Container, filters: &[Rc<Filter>]) -> Result<Self> {
+        let filter = match container.seccomp {
+            Seccomp::Unconfined => None,
+            Seccomp::Program(index) => {
+                let filter = filters.get(index);
+                Some(Rc::clone(
+                    filter.ok_or_else(|| Error::said("install", "the seccomp filter", "it is not there"))?,
+                ))
+            }
         };
-        format!("{} `{object}`: {reason}", failure.step.verb())
+        Ok(Self {
+            programs: programs(container)?,
+            arguments: Strings::new(texts(&container.argv)?),
+            environment: Strings::new(texts(&container.env)?),
+            cwd: text(&container.cwd)?,
+            uid: Uid::from_raw(container.user.uid),
+            gid: Gid::from_raw(container.user.gid),
+            groups: container.user.groups.iter().copied().map(Gid::from_raw).collect(),
+            rights: Rights::of(container),
+            oom_score_adj: container.limits.oom_score_adj.to_string(),
+            resources: container.limits.resources.clone(),
+            filter,
+        })
+    }
+
+    /// What `failure` was about, unless it was about the container's own things.
+    fn explain(&self, failure: &Failure) -> String {
+        failure.sentence(&match failure.step {
+            Step::WorkingDirectory => self.cwd.to_string_lossy(),
+            Step::Execute => self.program().into(),
+            step => step.object().into(),
+        })
     }
 
     /// The program as the container names it: one that is looked for in `PATH` has no folder.

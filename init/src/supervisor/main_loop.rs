@@ -390,7 +390,7 @@ impl Supervisor {
     fn start(&mut self, index: Index) -> Option<Event> {
         let service = self.services.get_mut(index)?;
         self.times.first_start.get_or_insert_with(clock::now);
-        let stdio = Stdio { input: self.null.as_fd(), output: service.output.writer() };
+        let stdio = Stdio::Log { input: self.null.as_fd(), output: service.output.writer() };
         let started = container::start(&service.launch, &mut service.group, stdio).map(|started| {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Start(index).encode());
             match self.epoll.add(&started.status, event) {
