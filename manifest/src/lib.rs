@@ -196,7 +196,7 @@ pub struct User {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary group ids.
+    /// Group ids beside the primary one, which init adds to them.
     pub groups: Vec<u32>,
 }
 

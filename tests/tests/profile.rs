@@ -228,7 +228,7 @@ fn processes_of_other_users_are_not_seen(root: &Line, gifted: &Line) {
 
 fn groups_are_added(user: &Line) {
     let identity = user.identity();
-    assert_eq!((identity.uid, identity.gid, identity.groups), (1000, 1000, vec![7, 29]));
+    assert_eq!((identity.uid, identity.gid, identity.groups), (1000, 1000, vec![7, 29, 1000]));
 }
 
 fn a_mount_allows_what_its_options_say(root: &Line) {

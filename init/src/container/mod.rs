@@ -166,7 +166,7 @@ impl Process {
             cwd: text(&container.cwd)?,
             uid: Uid::from_raw(container.user.uid),
             gid: Gid::from_raw(container.user.gid),
-            groups: container.user.groups.iter().copied().map(Gid::from_raw).collect(),
+            groups: groups(&container.user),
             rights: Rights::of(container),
             oom_score_adj: container.limits.oom_score_adj.to_string(),
             resources: container.limits.resources.clone(),
@@ -232,6 +232,13 @@ fn namespaces(profile: &Profile) -> i32 {
     ];
     let own = choices.iter().filter(|(whose, _)| *whose == Namespace::Own).map(|(_, flag)| flag);
     own.fold(libc::CLONE_NEWNS | libc::CLONE_NEWUTS, |flags, flag| flags | flag)
+}
+
+/// All groups of the first process. The user's own is among the further ones as well: else a set-gid program, which
+/// has another in its place, could open what is closed to this very group (CVE-2022-2995).
+fn groups(user: &manifest::User) -> Vec<Gid> {
+    let further = user.groups.iter().copied().filter(|&group| group != user.gid);
+    std::iter::once(user.gid).chain(further).map(Gid::from_raw).collect()
 }
 
 /// The paths to try, as execvp(3) would. A `PATH` that is not set means the usual folders.
@@ -308,6 +315,13 @@ mod tests {
         assert_eq!(paths, [c"/usr/bin/nginx".to_owned(), c"nginx".to_owned(), c"/opt/nginx".to_owned()]);
         let direct = Container { argv: vec!["./run".to_owned()], ..container() };
         assert_eq!(programs(&direct).unwrap(), [c"./run".to_owned()]);
+    }
+
+    #[test]
+    fn the_users_own_group_is_among_the_further_ones_once() {
+        let all = |further: &[u32]| groups(&User { uid: 7, gid: 8, groups: further.to_vec() });
+        assert_eq!(all(&[]), [8].map(Gid::from_raw));
+        assert_eq!(all(&[4, 8, 9]), [8, 4, 9].map(Gid::from_raw));
     }
 
     #[test]
