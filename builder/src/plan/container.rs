@@ -52,7 +52,8 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Re
     })
 }
 
-/// Refuses users and groups that a range of ids has no number for.
+/// Refuses users and groups that a range of ids has no number for, or whose number an image's own files have made too
+/// large: the highest means "as before" to the system calls, and the program would stay root (CVE-2026-46680).
 fn check_user(user: &User, ids: Ids) -> Result<()> {
     let numbers = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
     match (ids, numbers.max()) {
@@ -60,6 +61,10 @@ fn check_user(user: &User, ids: Ids) -> Result<()> {
             let what =
                 format!("user or group {id} is beyond the {IDS_PER_CONTAINER} that a service has of its own");
             Err(Error::new(what).hint("set `user` to smaller numbers, or `userns = \"host\"`"))
+        }
+        (Ids::Machine, Some(id)) if i32::try_from(id).is_err() => {
+            Err(Error::new(format!("user or group {id} is none: the largest is {}", i32::MAX))
+                .hint("set `user` to smaller numbers"))
         }
         _ => Ok(()),
     }

@@ -1,5 +1,6 @@
 //! What is planned for a machine, as text, as JSON and as claims.
 
+mod escapes;
 mod profile;
 mod sample;
 mod users;

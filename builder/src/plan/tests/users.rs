@@ -3,7 +3,7 @@
 use manifest::Ids;
 
 use super::super::{Entry, ImagePlan};
-use super::sample::{Sample, base, defaults, image};
+use super::sample::{Item, Sample, base, defaults, image, layer};
 use crate::oci::image::Process;
 
 const FIRST: u32 = 1 << 20;
@@ -89,5 +89,44 @@ fn a_user_that_has_no_number_inside_is_refused() {
             "error: service.a (image `oci:a`): user or group 65536 is beyond the 65536 that a service has of its own\n\
              hint: set `user` to smaller numbers, or `userns = \"host\"`"
         );
+    }
+}
+
+/// Lines of hostile databases, the user, and who it is: its number, group and further groups, or what is said.
+#[test]
+fn whatever_an_images_databases_say_a_user_is_never_root_by_mistake() {
+    type Expected = Result<(u32, u32, &'static [u32]), &'static str>;
+    let rows: &[(&str, &str, &str, Expected)] = &[
+        ("app:x:4294967295:4294967295::/:", "", "app", Err("user or group 4294967295 is none")),
+        ("app:x:2147483648:1::/:", "", "app", Err("user or group 2147483648 is none")),
+        ("app:x:1:1::/:", "more:x:4294967295:app", "app", Err("user or group 4294967295 is none")),
+        ("app:x:1:1::/:", "more:x:4294967294:", "app:more", Err("user or group 4294967294 is none")),
+        ("app:x:4294967296:0::/:", "", "app", Err("no user is called `app`")),
+        ("app:x:-1:0::/:", "", "app", Err("no user is called `app`")),
+        ("app:x::0::/:", "", "app", Err("no user is called `app`")),
+        ("app:x:0x0:0::/:", "", "app", Err("no user is called `app`")),
+        ("app\0:x:0:0::/:", "", "app", Err("no user is called `app`")),
+        ("+::::::\n+app::0:0:::\n:x:0:0::/:", "", "app", Err("no user is called `app`")),
+        // The first counts, as for libc.
+        ("app:x:7:8::/:\napp:x:0:0::/:", "a:x:9:app\na:x:0:app,\n", "app", Ok((7, 8, &[0, 9]))),
+        // A name of digits is no name, and a line for the number says only where it is at home.
+        ("1000:x:0:0::/:", "1000:x:0:", "1000:1000", Ok((1000, 1000, &[]))),
+        ("root:x:1000:0::/:", "", "0", Ok((0, 0, &[]))),
+    ];
+    for (passwd, group, user, expected) in rows {
+        let databases = layer(&[
+            ("/etc", Item::Folder(0o755, 0)),
+            ("/etc/group", Item::File(group)),
+            ("/etc/passwd", Item::File(passwd)),
+        ]);
+        let process = Process { user: (*user).to_owned(), ..defaults() };
+        let sample = Sample::of_service("userns = \"host\"", process, vec![base(), databases]);
+        match expected {
+            Ok((uid, gid, groups)) => {
+                let found = sample.planned().manifest.services.remove(0).container.user;
+                assert_eq!((found.uid, found.gid, &found.groups[..]), (*uid, *gid, *groups), "{passwd:?}");
+            }
+            Err(why) => assert!(sample.refused().contains(why), "{passwd:?}: {}", sample.refused()),
+        }
     }
 }
