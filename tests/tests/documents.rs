@@ -72,6 +72,22 @@ fn everything_that_is_masked_is_listed() {
     }
 }
 
+/// Between backticks, the last column of each row has files, each followed by the test in it.
+#[test]
+fn every_bug_of_another_runtime_has_the_test_that_is_named() {
+    let document = read("docs/escapes.md");
+    let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    for row in rows {
+        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let words: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        assert!(!words.is_empty() && words.len().is_multiple_of(2), "{row}");
+        for pair in words.chunks(2) {
+            assert!(read(pair[0]).contains(&format!("fn {}(", pair[1])), "{} has no {}", pair[0], pair[1]);
+        }
+    }
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
     for document in [
@@ -80,6 +96,7 @@ fn links_between_documents_lead_somewhere() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "docs/config.md",
+        "docs/escapes.md",
         "docs/security.md",
         "docs/system-calls.md",
     ] {

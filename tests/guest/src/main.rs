@@ -2,6 +2,7 @@
 
 mod agent;
 mod calls;
+mod escape;
 mod facts;
 mod greed;
 mod outside;
@@ -29,6 +30,9 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe memory-bomb [FILE]             fill all memory, or a file, until something gives way
        probe mknod FILE MAJOR MINOR         make a character device
        probe user-namespace                 try to make one, and print `made` or why not
+       probe swap FOLDER TARGET             let `a` in a folder be a folder and a link to somewhere else, in turns
+       probe witness FILE                   say whether the file is there, which it must not be
+       probe spy                            look for a program that is init's among all processes
        probe precede|spoil                  as the machine's first process: leave an outsider behind, or spoil
                                             the boot manifest, and become init
        probe outside                        do what the file of orders says";
@@ -73,6 +77,9 @@ fn main() -> ExitCode {
             }
             Ok(ExitCode::SUCCESS)
         }
+        ["swap", folder, target] => escape::swap(folder, target).map(|never| match never {}),
+        ["witness", file] => Ok(escape::witness(file)),
+        ["spy"] => escape::spy().map(|never| match never {}),
         ["precede"] => outside::precede().map(|never| match never {}),
         ["spoil"] => outside::spoil().map(|never| match never {}),
         ["outside"] => Ok(outside::obey()),
