@@ -200,13 +200,17 @@ pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
 
 /// Sets attributes (`MOUNT_ATTR_*`) of the mount that `mount` is the root of.
 pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
-    change_mount(mount, &libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 })
+    change_mount_attributes(mount, attributes, 0)
 }
 
 /// Lets set-id programs and files with capabilities in the mount that `mount` is the root of give what they say.
 pub fn allow_set_id(mount: BorrowedFd<'_>) -> nix::Result<()> {
-    let attr_clr = libc::MOUNT_ATTR_NOSUID;
-    change_mount(mount, &libc::mount_attr { attr_set: 0, attr_clr, propagation: 0, userns_fd: 0 })
+    change_mount_attributes(mount, 0, libc::MOUNT_ATTR_NOSUID)
+}
+
+/// Takes attributes away from the mount that `mount` is the root of, and sets others.
+pub fn change_mount_attributes(mount: BorrowedFd<'_>, attr_set: u64, attr_clr: u64) -> nix::Result<()> {
+    change_mount(mount, &libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 })
 }
 
 /// Lets owners of files in a mount that is not attached yet be what they are in `user_namespace`: 0 there is 0 in

@@ -23,6 +23,7 @@ const PERIOD: u64 = 100_000;
 
 /// The cgroup of all containers.
 pub struct Parent {
+    path: String,
     machine: Machine,
     /// Shared by all containers without devices of their own.
     program: Program,
@@ -69,12 +70,19 @@ impl Parent {
         if reserved > 0 {
             write(&parent, "memory.low", &reserved.to_string())?;
         }
-        Ok(Self { machine, program: Program::load(&[])? })
+        Ok(Self { path: PARENT.to_owned(), machine, program: Program::load(&[])? })
+    }
+
+    /// Takes the cgroup at `path` as it is, for a container with `limits`. What is kept back there from its containers
+    /// is somebody else's decision.
+    pub fn take(path: &str, limits: &Limits) -> Result<Self> {
+        divide(&open(path.to_owned())?, &controllers([limits].into_iter()))?;
+        Ok(Self { path: path.to_owned(), machine: Machine::look()?, program: Program::load(&[])? })
     }
 
     /// Makes the cgroup `name` below it, or takes the one that is there, with `limits`.
     pub fn group(&self, name: &str, limits: &Limits) -> Result<Group> {
-        let path = format!("{PARENT}/{name}");
+        let path = format!("{}/{name}", self.path);
         let memory = self.machine.memory_of(limits);
         let folder = make(&path, limits, memory)?;
         self.program.attach(&folder)?;

@@ -5,7 +5,8 @@
 //! fails ends it, with one [`Failure`] in the pipe.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -21,28 +22,49 @@ use nix::unistd::{
 use super::failure::{Failure, Step};
 use super::ids::Ids;
 use super::rootfs::{Plan, Root};
-use super::{Launch, Process, Stdio, credentials};
+use super::running::Running;
+use super::{Launch, Process, Stdio, credentials, terminal};
 use crate::{fatal, net, sys};
 
+/// What a process of a container says of its start: the pipe, and once somebody has come through its gate, that one.
+type Report = Option<OwnedFd>;
+
 /// Becomes the container. Returns only when that failed, with the code to end with.
-pub(super) fn run(launch: &Launch, stdio: Stdio<'_>, report: &OwnedFd) -> i32 {
+pub(super) fn run(launch: &Launch, stdio: Stdio<'_>, gate: Option<&UnixListener>, report: OwnedFd) -> i32 {
+    attempt(report, |report| become_container(launch, stdio, gate, report))
+}
+
+/// Becomes a further process of a container that runs. Likewise.
+pub(super) fn enter(running: &Running, process: &Process, stdio: Stdio<'_>, report: OwnedFd) -> i32 {
+    attempt(report, |report| join_container(running, process, stdio, report))
+}
+
+fn attempt(report: OwnedFd, attempt: impl FnOnce(&mut Report) -> Result<Never, Failure>) -> i32 {
     fatal::catch_panics_of_child();
-    let failure = match become_container(launch, stdio) {
+    let mut report = Some(report);
+    let failure = match attempt(&mut report) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
     // Without a reader nobody wants to know; the exit code says the rest.
-    match write(report, &failure.encode()) {
-        Ok(_) | Err(_) => failure.exit_code(),
+    match report.map(|report| write(report, &failure.encode())) {
+        None | Some(Ok(_) | Err(_)) => failure.exit_code(),
     }
 }
 
 enum Never {}
 
-fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure> {
+fn become_container(
+    launch: &Launch,
+    stdio: Stdio<'_>,
+    gate: Option<&UnixListener>,
+    report: &mut Report,
+) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
     let process = &launch.process;
     isolate(&process.oom_score_adj).map_err(at(Step::Isolate))?;
+    // Not among clone's flags: there the namespace's root would be the cgroup of PID 1.
+    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at(Step::Isolate))?;
     sethostname(&launch.hostname).map_err(at(Step::Hostname))?;
     if launch.namespaces & libc::CLONE_NEWNET != 0 {
         net::begin_own().map_err(at(Step::Network))?;
@@ -53,16 +75,39 @@ fn become_container(launch: &Launch, stdio: Stdio<'_>) -> Result<Never, Failure>
     umask(Mode::empty());
     let root = Plan::build(&launch.root, &launch.ids, (process.uid, process.gid))?;
     let cwd = root.open(&process.cwd).map_err(at(Step::WorkingDirectory))?;
-    enter(&root).map_err(at(Step::Pivot))?;
+    enter_root(&root).map_err(at(Step::Pivot))?;
     fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
-    umask(Mode::from_bits_truncate(0o022));
-    connect(stdio, launch.ids.outside(process.uid, process.gid)).map_err(at(Step::Stdio))?;
-    become_process(process, &launch.ids)
+    become_process(process, &launch.ids, stdio, gate, report)
+}
+
+/// All that a container is has been made by its first process.
+fn join_container(
+    running: &Running,
+    process: &Process,
+    stdio: Stdio<'_>,
+    report: &mut Report,
+) -> Result<Never, Failure> {
+    let at = |step| move |errno| Failure::new(step, 0, errno);
+    isolate(&process.oom_score_adj).map_err(at(Step::Isolate))?;
+    running.join().map_err(at(Step::Join))?;
+    // Without magic links, because descriptors of the machine are still open (CVE-2024-21626).
+    let root = Root::own().map_err(at(Step::Join))?;
+    let cwd = root.open(&process.cwd).map_err(at(Step::WorkingDirectory))?;
+    fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
+    become_process(process, &running.ids, stdio, None, report)
 }
 
 /// The rest of the way, which begins inside the container and takes away what its processes may not do.
-fn become_process(process: &Process, ids: &Ids) -> Result<Never, Failure> {
+fn become_process(
+    process: &Process,
+    ids: &Ids,
+    stdio: Stdio<'_>,
+    gate: Option<&UnixListener>,
+    report: &mut Report,
+) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
+    umask(Mode::from_bits_truncate(0o022));
+    connect(stdio, ids.outside(process.uid, process.gid)).map_err(at(Step::Stdio))?;
     credentials::limit(&process.resources).map_err(at(Step::Limits))?;
 
     // From here on what it may do ends at the container's own ids.
@@ -74,11 +119,22 @@ fn become_process(process: &Process, ids: &Ids) -> Result<Never, Failure> {
     // PID 1 handles no signal, so every disposition is the default already.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
     sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;
+    if let Some(gate) = gate {
+        wait_at(gate, report).map_err(at(Step::Gate))?;
+    }
     // Last: from here on only what the container may call can be called, and a profile has to allow only exec.
     if let Some(filter) = &process.filter {
         filter.install().map_err(at(Step::Seccomp))?;
     }
     Err(Failure::new(Step::Execute, 0, execute(process)))
+}
+
+/// Says that all is well so far, and waits for somebody who wants to see the rest.
+fn wait_at(gate: &UnixListener, report: &mut Report) -> nix::Result<()> {
+    *report = None;
+    let accepted = gate.accept().map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+    *report = Some(accepted?.0.into());
+    Ok(())
 }
 
 /// Steps that need the machine's own /proc, or come before anything of the container is seen.
@@ -88,14 +144,12 @@ fn isolate(oom_score_adj: &str) -> nix::Result<()> {
     // Written while CAP_SYS_RESOURCE is there: it makes this the lowest value that the container can go back to.
     fs::write("/proc/self/oom_score_adj", oom_score_adj)
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-    // Not among clone's flags: there the namespace's root would be the cgroup of PID 1.
-    unshare(CloneFlags::CLONE_NEWCGROUP)?;
     setsid().map(drop)
 }
 
 /// Makes `root` the root. The machine's is below it for a moment, at the same place, and then gone: see
 /// pivot_root(2), `pivot_root(".", ".")`. Mounts are private here, because nothing ever made them shared.
-fn enter(root: &Root) -> nix::Result<()> {
+fn enter_root(root: &Root) -> nix::Result<()> {
     fchdir(root.as_fd())?;
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)
@@ -103,14 +157,22 @@ fn enter(root: &Root) -> nix::Result<()> {
 
 /// Makes `stdio` the standard descriptors. `user` is the process's, as the machine knows it.
 fn connect(stdio: Stdio<'_>, (uid, gid): (Uid, Gid)) -> nix::Result<()> {
-    let (input, output, error) = match stdio {
+    match stdio {
         Stdio::Log { input, output } => {
             // Many images log to /dev/stdout, which opens the pipe anew: its owner must be allowed to.
             fchown(output, Some(uid), Some(gid))?;
-            (input, output, output)
+            replace(input, output, output)
         }
-        Stdio::Given { input, output, error } => (input, output, error),
-    };
+        Stdio::Given { input, output, error } => replace(input, output, error),
+        Stdio::Terminal(socket) => {
+            let terminal = terminal::open(socket, (uid, gid))?;
+            let terminal = terminal.as_fd();
+            replace(terminal, terminal, terminal)
+        }
+    }
+}
+
+fn replace(input: BorrowedFd<'_>, output: BorrowedFd<'_>, error: BorrowedFd<'_>) -> nix::Result<()> {
     dup2_stdin(input)?;
     dup2_stdout(output)?;
     dup2_stderr(error)

@@ -13,6 +13,8 @@ pub enum Step {
     Report,
     /// A session, a cgroup namespace, ordinary standing when memory is short.
     Isolate,
+    /// The namespaces of a container that runs.
+    Join,
     /// The host name.
     Hostname,
     /// A network of its own.
@@ -25,6 +27,8 @@ pub enum Step {
     Layers,
     /// The layers as one tree.
     Overlay,
+    /// The folder of a bundle.
+    Folder,
     /// One of the standard mounts.
     StandardMount,
     /// What it does not see of a standard mount.
@@ -57,6 +61,8 @@ pub enum Step {
     Signals,
     /// Descriptors that end with exec.
     Descriptors,
+    /// The word to go on.
+    Gate,
     /// The seccomp filter.
     Seccomp,
     /// The program itself.
@@ -64,15 +70,17 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 29] = [
         Self::Report,
         Self::Isolate,
+        Self::Join,
         Self::Hostname,
         Self::Network,
         Self::Sysctl,
         Self::Upper,
         Self::Layers,
         Self::Overlay,
+        Self::Folder,
         Self::StandardMount,
         Self::Mask,
         Self::Dev,
@@ -89,6 +97,7 @@ impl Step {
         Self::NoNewPrivileges,
         Self::Signals,
         Self::Descriptors,
+        Self::Gate,
         Self::Seccomp,
         Self::Execute,
     ];
@@ -109,16 +118,18 @@ impl Step {
             Self::Upper
             | Self::Layers
             | Self::Overlay
+            | Self::Folder
             | Self::StandardMount
             | Self::Mount
             | Self::ResolvConf => "mount",
             Self::Dev => "make",
             Self::Device => "make the device",
-            Self::WorkingDirectory | Self::UserNamespace => "enter",
+            Self::Join | Self::WorkingDirectory | Self::UserNamespace => "enter",
             Self::Pivot => "change to",
             Self::Stdio => "connect",
             Self::User => "become",
             Self::Descriptors => "close",
+            Self::Gate => "wait for",
             Self::Seccomp => "install",
             Self::Execute => "run",
         }
@@ -129,11 +140,13 @@ impl Step {
         match self {
             Self::Report => "the child's report",
             Self::Isolate => "the process",
+            Self::Join => "the container",
             Self::Hostname => "the host name",
             Self::Network => "the network",
             Self::Upper => "the writable layer",
             Self::Layers => "the layers",
             Self::Overlay => "the overlay root",
+            Self::Folder => "the bundle's folder",
             Self::Dev => "/dev",
             Self::ResolvConf => manifest::path::RESOLV_CONF,
             Self::Pivot => "the container's root",
@@ -145,6 +158,7 @@ impl Step {
             Self::NoNewPrivileges => "no_new_privs",
             Self::Signals => "the signal mask",
             Self::Descriptors => "descriptors",
+            Self::Gate => "the word to go on",
             Self::Seccomp => "the seccomp filter",
             Self::Sysctl
             | Self::StandardMount

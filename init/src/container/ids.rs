@@ -3,17 +3,27 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use manifest::IDS_PER_CONTAINER;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Pid, Uid};
 
 use super::user_namespace::UserNamespace;
 use crate::error::{Error, Result};
 use crate::sys;
 
+/// Ids in a row: what they are in a container, and what they stand for on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first one as it is inside.
+    pub inside: u32,
+    /// The first one as it is on the machine.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
 /// A container's ids, and the namespace that makes them its own.
 pub(super) struct Ids {
-    /// The machine's id that 0 inside stands for.
-    first: u32,
-    /// None where the ids are the machine's.
+    /// Empty where the ids are the machine's.
+    ranges: Vec<IdRange>,
     namespace: Option<UserNamespace>,
 }
 
@@ -21,14 +31,24 @@ impl Ids {
     /// Makes the namespace, if there is to be one.
     pub(super) fn prepare(ids: manifest::Ids) -> Result<Self> {
         match ids {
-            manifest::Ids::Machine => Ok(Self { first: 0, namespace: None }),
-            manifest::Ids::Own { first } if is_range(first) => {
-                Ok(Self { first, namespace: Some(UserNamespace::make(first)?) })
-            }
-            manifest::Ids::Own { first } => {
+            manifest::Ids::Own { first } if !is_range(first) => {
                 Err(Error::said("use", format!("ids from {first} on"), "they are the machine's, or none"))
             }
+            manifest::Ids::Own { .. } => Self::own(ranges(ids)),
+            manifest::Ids::Machine => Ok(Self { ranges: Vec::new(), namespace: None }),
         }
+    }
+
+    /// Makes a namespace with `ranges`, whosever the ids are.
+    pub(super) fn own(ranges: Vec<IdRange>) -> Result<Self> {
+        let namespace = UserNamespace::make(&ranges)?;
+        Ok(Self { ranges, namespace: Some(namespace) })
+    }
+
+    /// Those of a container that runs, whose first process is `pid`.
+    pub(super) fn of_running(ranges: Vec<IdRange>, pid: Pid) -> Result<Self> {
+        let namespace = if ranges.is_empty() { None } else { Some(UserNamespace::of(pid)?) };
+        Ok(Self { ranges, namespace })
     }
 
     /// A user and a group of the container, as the machine knows them.
@@ -41,10 +61,13 @@ impl Ids {
         self.outside(Uid::from_raw(0), Gid::from_raw(0))
     }
 
-    /// The machine's number of the container's `id`. One beyond the range stays what it is, which inside is
-    /// nobody.
+    /// The machine's number of the container's `id`. One beyond its ranges stays what it is, which inside is nobody.
     pub(super) fn number(&self, id: u32) -> u32 {
-        if id < IDS_PER_CONTAINER { self.first + id } else { id }
+        let within = |range: &IdRange| {
+            let offset = id.checked_sub(range.inside).filter(|&offset| offset < range.count)?;
+            range.outside.checked_add(offset)
+        };
+        self.ranges.iter().find_map(within).unwrap_or(id)
     }
 
     /// Lets files in `mount`, which is not attached yet, belong inside to whom they belong in their file system.
@@ -63,6 +86,16 @@ impl Ids {
     }
 }
 
+/// What the ids of a container stand for; nothing where they are the machine's.
+pub(super) fn ranges(ids: manifest::Ids) -> Vec<IdRange> {
+    match ids {
+        manifest::Ids::Machine => Vec::new(),
+        manifest::Ids::Own { first } => {
+            vec![IdRange { inside: 0, outside: first, count: IDS_PER_CONTAINER }]
+        }
+    }
+}
+
 /// Whether `first` begins a range that contains neither the machine's users nor the last id, which means none.
 fn is_range(first: u32) -> bool {
     first >= IDS_PER_CONTAINER && first.checked_add(IDS_PER_CONTAINER).is_some()
@@ -74,7 +107,8 @@ mod tests {
 
     #[test]
     fn ids_are_counted_from_the_first() {
-        let own = Ids { first: 1 << 20, namespace: None };
+        let range = IdRange { inside: 0, outside: 1 << 20, count: IDS_PER_CONTAINER };
+        let own = Ids { ranges: vec![range], namespace: None };
         assert_eq!(own.number(0), 1_048_576);
         assert_eq!(own.number(65_535), 1_114_111);
         assert_eq!(own.number(65_536), 65_536, "not another container's");

@@ -64,12 +64,17 @@ fn cover(mount: BorrowedFd<'_>, path: &str, mask: Mask) -> nix::Result<()> {
         Err(rustix::io::Errno::NOENT) => return Ok(()),
         Err(error) => return Err(errno(error)),
     };
+    cover_place(&target, mask)
+}
+
+/// Covers a place in a file system that is attached already.
+pub(super) fn cover_place(target: &OwnedFd, mask: Mask) -> nix::Result<()> {
     let cover = match mask {
-        Mask::ReadOnly => again(&target, READ_ONLY)?,
-        Mask::Hidden | Mask::OwnProcesses => nothing(&target)?,
+        Mask::ReadOnly => again(target, READ_ONLY)?,
+        Mask::Hidden | Mask::OwnProcesses => nothing(target)?,
     };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&cover, c"", &target, c"", flags).map_err(errno)
+    move_mount(&cover, c"", target, c"", flags).map_err(errno)
 }
 
 /// A mount of init's own with nothing in it, of the kind that `target` is.

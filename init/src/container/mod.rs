@@ -3,6 +3,7 @@
 //! A [`Launch`] is prepared once, when the machine boots; [`start`] clones a child from it as often as
 //! needed, and the child tells through a pipe how far it came. The caller never waits for it.
 
+mod bundle;
 mod cgroup;
 mod child;
 mod credentials;
@@ -12,14 +13,17 @@ mod failure;
 mod ids;
 mod mask;
 mod rootfs;
+mod running;
 mod seccomp;
 mod settings;
+mod terminal;
 mod user_namespace;
 mod volume;
 
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
 use manifest::{Container, Namespace, Profile, ResourceLimit, Seccomp};
@@ -28,8 +32,11 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::unistd::{Gid, Pid, Uid, pipe2, read};
 
+pub use bundle::{Bundle, BundleMount, Source};
 pub use cgroup::{Group, Parent, Shortage};
 pub use failure::{Failure, Step};
+pub use ids::IdRange;
+pub use running::{Running, enter};
 pub use seccomp::Filter;
 
 use credentials::Rights;
@@ -87,6 +94,8 @@ pub enum Stdio<'a> {
         /// Its standard error.
         error: BorrowedFd<'a>,
     },
+    /// A terminal of the container's own. The other side of it is sent over this socket.
+    Terminal(BorrowedFd<'a>),
 }
 
 /// A container's first process, and the pipe that says what became of its start.
@@ -112,12 +121,22 @@ impl Launch {
     /// Prepares `container`, whose filter is one of `filters`, and makes its user namespace. Fails when the filter is
     /// not there, and when a text contains a NUL byte, which no system call can take.
     pub fn prepare(container: &Container, filters: &[Rc<Filter>]) -> Result<Self> {
+        Self::assemble(container, None, filters)
+    }
+
+    /// Likewise, with a bundle in place of the container's layers.
+    pub fn prepare_bundle(container: &Container, bundle: &Bundle, filters: &[Rc<Filter>]) -> Result<Self> {
+        Self::assemble(container, Some(bundle), filters)
+    }
+
+    fn assemble(container: &Container, bundle: Option<&Bundle>, filters: &[Rc<Filter>]) -> Result<Self> {
         let profile = &container.profile;
+        let ranges = bundle.map_or(&[][..], |bundle| &bundle.ids);
         Ok(Self {
             process: Process::prepare(container, filters)?,
-            root: rootfs::Plan::prepare(container)?,
+            root: rootfs::Plan::prepare(container, bundle)?,
             hostname: container.hostname.as_str().to_owned(),
-            ids: Ids::prepare(container.ids)?,
+            ids: if ranges.is_empty() { Ids::prepare(container.ids)? } else { Ids::own(ranges.to_vec())? },
             namespaces: namespaces(profile),
             settings: Settings::prepare(&profile.sysctls)?,
         })
@@ -138,7 +157,7 @@ impl Launch {
     pub fn explain(&self, failure: &Failure) -> String {
         let object = match failure.step {
             Step::Sysctl => self.settings.name(failure.index()),
-            Step::StandardMount | Step::Mask => rootfs::standard_target(failure.index()).to_owned(),
+            Step::StandardMount | Step::Mask => self.root.standard_target(failure.index()),
             Step::Mount => self.root.mount_target(failure.index()),
             Step::Device => self.root.device_source(failure.index()),
             _ => return self.process.explain(failure),
@@ -175,7 +194,7 @@ impl Process {
     }
 
     /// What `failure` was about, unless it was about the container's own things.
-    fn explain(&self, failure: &Failure) -> String {
+    pub fn explain(&self, failure: &Failure) -> String {
         failure.sentence(&match failure.step {
             Step::WorkingDirectory => self.cwd.to_string_lossy(),
             Step::Execute => self.program().into(),
@@ -196,13 +215,32 @@ impl Process {
 
 /// Starts a container in the cgroup `group`, which becomes open to the devices that it has at this moment.
 pub fn start(launch: &Launch, group: &mut Group, stdio: Stdio<'_>) -> Result<Started> {
+    begin(launch, group, stdio, None)
+}
+
+/// Likewise, but its program is not run before somebody connects to `gate`. The start counts as executed when
+/// nothing else is left to do; what becomes of the program itself is told, as by the pipe, to who has connected.
+pub fn create(launch: &Launch, group: &mut Group, stdio: Stdio<'_>, gate: &UnixListener) -> Result<Started> {
+    begin(launch, group, stdio, Some(gate))
+}
+
+fn begin(
+    launch: &Launch,
+    group: &mut Group,
+    stdio: Stdio<'_>,
+    gate: Option<&UnixListener>,
+) -> Result<Started> {
     group.renew()?;
     group.allow(launch.root.device_rules())?;
-    let failed = |errno| Error::new("clone", "the container's first process", errno);
+    clone(group.as_fd(), launch.namespaces, |report| child::run(launch, stdio, gate, report))
+}
+
+/// Runs `child` in `cgroup`, with a pipe for what it has to say.
+fn clone(cgroup: BorrowedFd<'_>, namespaces: i32, child: impl FnOnce(OwnedFd) -> i32) -> Result<Started> {
+    let failed = |errno| Error::new("clone", "the container's process", errno);
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-    let pid = sys::clone_into(Some(group.as_fd()), launch.namespaces, || child::run(launch, stdio, &report))
-        .map_err(failed)?;
+    let pid = sys::clone_into(Some(cgroup), namespaces, || child(report)).map_err(failed)?;
     Ok(Started { pid, status })
 }
 

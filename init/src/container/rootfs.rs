@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString};
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use manifest::mask::Mask;
 use manifest::{Container, Mount};
 use nix::errno::Errno;
 use nix::libc;
@@ -21,11 +22,12 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::bundle::{self, Bundle};
 use super::dev::{self, Node};
 use super::device_program::Rule;
 use super::failure::{Failure, Step};
 use super::ids::Ids;
-use super::mask::Masks;
+use super::mask::{self, Masks};
 use super::{text, volume};
 use crate::error::{Result, errno};
 use crate::net::RESOLV_CONF;
@@ -112,6 +114,8 @@ pub(super) struct Plan {
     base: Base,
     masks: Masks,
     mounts: Vec<Addition>,
+    /// Masks of places other than the usual ones.
+    further_masks: Vec<(CString, Mask)>,
     devices: Vec<Node>,
     /// Whether `/dev` has all that the machine has.
     all_devices: bool,
@@ -134,24 +138,37 @@ enum Shape {
     Merged { options: CString },
     /// One, as it is.
     Single,
+    /// No layers but a folder of the machine.
+    Folder { path: CString, read_only: bool },
 }
 
 enum Addition {
     Tmpfs { target: CString, size: Option<CString>, mode: CString, attributes: u64 },
     Bind { source: CString, target: CString, attributes: u64 },
+    OfBundle(bundle::Addition),
 }
 
 /// A built root: not yet this process's.
 pub(super) struct Root(OwnedFd);
 
 impl Plan {
-    pub(super) fn prepare(container: &Container) -> Result<Self> {
-        let mounts = container.mounts.iter().map(addition).collect::<Result<_>>()?;
+    /// Layers of the boot manifest, unless there is a bundle.
+    pub(super) fn prepare(container: &Container, bundle: Option<&Bundle>) -> Result<Self> {
+        let of_bundle = bundle.map_or(&[][..], |bundle| &bundle.mounts);
+        let of_bundle =
+            of_bundle.iter().map(|mount| bundle::Addition::prepare(mount).map(Addition::OfBundle));
+        let mounts = container.mounts.iter().map(addition).chain(of_bundle).collect::<Result<_>>()?;
         let devices = container.devices.iter().map(Node::prepare).collect::<Result<_>>()?;
+        let masks = bundle.map_or(&[][..], |bundle| &bundle.masks);
+        let further_masks = masks.iter().map(|(path, mask)| Ok((text(path)?, *mask)));
         Ok(Self {
-            base: base(container)?,
+            base: match bundle {
+                Some(bundle) => folder(container, bundle)?,
+                None => base(container)?,
+            },
             masks: Masks::prepare(&container.profile.unmasked),
             mounts,
+            further_masks: further_masks.collect::<Result<_>>()?,
             devices,
             all_devices: container.profile.all_devices,
             shm_size: text(&container.limits.shm_size.to_string())?,
@@ -179,7 +196,18 @@ impl Plan {
         for (index, addition) in self.mounts.iter().enumerate() {
             addition.build(&root, ids).map_err(|errno| Failure::new(Step::Mount, index, errno))?;
         }
-        resolv_conf(&root).map_err(|errno| Failure::new(Step::ResolvConf, 0, errno))?;
+        if !matches!(self.base.shape, Shape::Folder { .. }) {
+            resolv_conf(&root).map_err(|errno| Failure::new(Step::ResolvConf, 0, errno))?;
+        }
+        for (index, (path, how)) in self.further_masks.iter().enumerate() {
+            let masked = match root.open(path) {
+                // Nothing is there that could be seen.
+                Err(Errno::ENOENT) => Ok(()),
+                Err(errno) => Err(errno),
+                Ok(place) => mask::cover_place(&place, *how),
+            };
+            masked.map_err(|errno| Failure::new(Step::Mask, STANDARD.len() + index, errno))?;
+        }
         Ok(root)
     }
 
@@ -197,15 +225,26 @@ impl Plan {
 
     /// Whether the container sees anything of the machine that outlives it.
     pub(super) fn has_volumes(&self) -> bool {
-        self.mounts.iter().any(|addition| matches!(addition, Addition::Bind { .. }))
+        self.mounts.iter().any(|addition| !matches!(addition, Addition::Tmpfs { .. }))
     }
 
     pub(super) fn mount_target(&self, index: usize) -> String {
         match self.mounts.get(index) {
-            Some(Addition::Tmpfs { target, .. } | Addition::Bind { target, .. }) => {
-                target.to_string_lossy().into_owned()
-            }
+            Some(
+                Addition::Tmpfs { target, .. }
+                | Addition::Bind { target, .. }
+                | Addition::OfBundle(bundle::Addition { target, .. }),
+            ) => target.to_string_lossy().into_owned(),
             None => String::new(),
+        }
+    }
+
+    /// A standard mount, or a place that is masked beside them.
+    pub(super) fn standard_target(&self, index: usize) -> String {
+        match (STANDARD.get(index), self.further_masks.get(index.saturating_sub(STANDARD.len()))) {
+            (Some(standard), _) => standard.target.to_owned(),
+            (None, Some((path, _))) => path.to_string_lossy().into_owned(),
+            (None, None) => String::new(),
         }
     }
 
@@ -220,10 +259,6 @@ impl Plan {
     pub(super) fn device_source(&self, index: usize) -> String {
         self.devices.get(index).map(|node| node.source().to_owned()).unwrap_or_default()
     }
-}
-
-pub(super) fn standard_target(index: usize) -> &'static str {
-    STANDARD.get(index).map_or("", |standard| standard.target)
 }
 
 fn base(container: &Container) -> Result<Base> {
@@ -245,6 +280,11 @@ fn base(container: &Container) -> Result<Base> {
         options.push_str(&format!(",{key}={}", folder.to_string_lossy()));
     }
     Ok(Base { layers, set_id, shape: Shape::Writable { options: text(&options)? } })
+}
+
+fn folder(container: &Container, bundle: &Bundle) -> Result<Base> {
+    let shape = Shape::Folder { path: text(&bundle.folder)?, read_only: container.read_only };
+    Ok(Base { layers: Vec::new(), set_id: container.profile.set_id, shape })
 }
 
 fn addition(mount: &Mount) -> Result<Addition> {
@@ -272,6 +312,12 @@ fn addition(mount: &Mount) -> Result<Addition> {
 impl Base {
     fn build(&self, ids: &Ids) -> std::result::Result<Root, Failure> {
         let failed = |step| move |errno| Failure::new(step, 0, errno);
+        if let Shape::Folder { path, read_only } = &self.shape {
+            let of = |is_so: bool, attribute| if is_so { attribute } else { 0 };
+            let attributes =
+                of(*read_only, libc::MOUNT_ATTR_RDONLY) | of(!self.set_id, libc::MOUNT_ATTR_NOSUID);
+            return bundle::mount_over_itself(path, attributes).map(Root).map_err(failed(Step::Folder));
+        }
         // Here, because the names of layers are relative.
         chdir(layers::MOUNTED).map_err(failed(Step::Overlay))?;
         let path = match &self.shape {
@@ -287,7 +333,7 @@ impl Base {
                 self.mount_overlay(options, STAGE, MsFlags::MS_RDONLY).map_err(failed(Step::Overlay))?;
                 STAGE
             }
-            Shape::Single => {
+            Shape::Single | Shape::Folder { .. } => {
                 let attached = self.layers.iter().try_for_each(|layer| self.attach_alone(layer, ids));
                 attached.map_err(failed(Step::Layers))?;
                 STAGE
@@ -351,6 +397,12 @@ fn make_upper(ids: &Ids) -> nix::Result<()> {
 }
 
 impl Root {
+    /// This process's own, which has entered a container.
+    pub(super) fn own() -> nix::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(c"/", flags, rustix::fs::Mode::empty()).map(Self).map_err(errno)
+    }
+
     /// Opens a place inside, wherever its links lead, without ever leaving the root.
     pub(super) fn open(&self, path: &CStr) -> nix::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -407,6 +459,7 @@ impl Addition {
                 sys::add_mount_attributes(volume.as_fd(), *attributes)?;
                 root.attach(volume.as_fd(), target)
             }
+            Self::OfBundle(addition) => root.attach(addition.build(ids)?.as_fd(), &addition.target),
         }
     }
 }

@@ -9,12 +9,13 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use manifest::IDS_PER_CONTAINER;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::ids::IdRange;
 use crate::error::{Error, Result, errno};
 use crate::sys;
 
@@ -22,11 +23,11 @@ use crate::sys;
 pub(super) struct UserNamespace(File);
 
 impl UserNamespace {
-    /// Makes one in which the ids from 0 on are the machine's from `first` on.
+    /// Makes one with these ids, and no others.
     ///
     /// The kernel makes a namespace together with a process, so one is cloned that ends at once. Its zombie is
     /// all that the rest needs, and waits for the supervisor to be reaped.
-    pub(super) fn make(first: u32) -> Result<Self> {
+    pub(super) fn make(ranges: &[IdRange]) -> Result<Self> {
         let failed = |errno| Error::new("make", "a user namespace", errno);
         let pid = sys::clone_into(None, libc::CLONE_NEWUSER, forbid_nesting).map_err(failed)?;
         let zombie = rustix::process::Pid::from_raw(pid.as_raw()).ok_or_else(|| failed(Errno::ESRCH))?;
@@ -39,11 +40,17 @@ impl UserNamespace {
                 return Err(Error::new("forbid", "nested user namespaces", why));
             }
         }
-        let map = format!("0 {first} {IDS_PER_CONTAINER}");
+        let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
+        let map: String = ranges.iter().map(line).collect();
         for file in ["uid_map", "gid_map"] {
             let path = format!("/proc/{pid}/{file}");
             fs::write(&path, &map).map_err(|error| Error::io("write", path, &error))?;
         }
+        Self::of(pid)
+    }
+
+    /// The one that a process is in.
+    pub(super) fn of(pid: Pid) -> Result<Self> {
         let path = format!("/proc/{pid}/ns/user");
         File::open(&path).map(Self).map_err(|error| Error::io("open", path, &error))
     }
