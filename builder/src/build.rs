@@ -97,6 +97,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let images = fetch::fetch(&lock, bounds)?;
     let kernel = kernel::open(&config.kernel.source, &lock, &images, &store)?;
     let modules = kernel.modules(plan::needs(&config), &config.kernel.modules)?;
+    let watchdogs = kernel.watchdogs();
     let layers = config::Layers { compression: Some(config::Compress::None), ..config.layers };
     let compression = kernel.compression(if inputs.fast { &layers } else { &config.layers })?;
     let converted = convert::convert(&config, &images, compression, &store)?;
@@ -114,6 +115,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
         release: kernel.release(),
         profiles: &profiles,
         modules: &modules,
+        watchdogs: &watchdogs,
         init: &init,
         sources: &sources,
     };

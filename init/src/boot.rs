@@ -114,27 +114,27 @@ mod tests {
 
     #[test]
     fn a_manifest_of_another_version_is_refused_by_its_version() {
-        let expected = "its version is 9, this init understands 3 only";
-        let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","services":[]"#;
+        let expected = "its version is 9, this init understands 4 only";
+        let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[]"#;
         assert!(refusal(&format!(r#"{{"version":9,{empty}}}"#)).ends_with(expected));
         assert!(refusal(r#"{"version":9,"novelty":[]}"#).ends_with(expected));
     }
 
     #[test]
     fn a_manifest_that_is_cut_off_is_refused_with_the_position() {
-        assert!(refusal(r#"{"version":3,"#).contains("line 1"));
+        assert!(refusal(r#"{"version":4,"#).contains("line 1"));
     }
 
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
-        let text = r#"{"version":3,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","services":[{
+        let text = r#"{"version":4,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[{
             "name":"web","kind":"service","restart":"always","stop":{"signal":15,"grace_ms":1},"container":{
             "layers":[0],"read_only":false,"hostname":"web","argv":["x"],"env":[],"cwd":"/",
             "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},
             "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own",
             "ipc":"own","set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":"unconfined",
             "mounts":[],"devices":[],"limits":{"memory":"half","memory_reservation":0,"processes":1,
-            "processor_millis":0,"processors":[],"oom_score_adj":0,"shm_size":1,"resources":[]}}}]}"#;
+            "processor_millis":0,"processors":[],"io_weight":0,"oom_score_adj":0,"shm_size":1,"resources":[]}}}]}"#;
         assert!(refusal(text).ends_with("service `web` has a layer that the machine has not"));
     }
 }

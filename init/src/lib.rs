@@ -18,5 +18,6 @@ pub mod shutdown;
 pub mod supervisor;
 pub mod sys;
 pub mod sysctl;
+pub mod watchdog;
 
 pub use error::Error;

@@ -8,6 +8,7 @@ use std::ffi::c_int;
 use init::log::Console;
 use init::net::Network;
 use init::supervisor::{Supervisor, Times};
+use init::watchdog::Watchdog;
 use init::{boot, clock, error, fatal, layers, modules, mounts, sysctl};
 use nix::unistd::getpid;
 
@@ -36,11 +37,12 @@ fn run() -> error::Result<Infallible> {
     boot::tune(&manifest, &mut console);
     modules::load(&manifest.modules, &mut console);
     sysctl::apply(&mut console);
+    let watchdog = Watchdog::arm(manifest.watchdog, &mut console);
     layers::mount_all(&manifest.layers)?;
     let network = Network::begin(&manifest, &mut console)?;
     let supervisor = Supervisor::new(&manifest, network, console, times)?;
     drop(manifest);
 
     // From here on nothing may end the process.
-    supervisor.run()
+    supervisor.run(watchdog)
 }

@@ -246,6 +246,16 @@ pub fn send_signal(pid: Pid, number: c_int) -> nix::Result<()> {
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
 }
 
+/// Sets the time-out of a watchdog in seconds, and returns what it is now (`WDIOC_SETTIMEOUT`).
+pub fn set_watchdog_timeout(device: &File, seconds: c_int) -> nix::Result<c_int> {
+    const WDIOC_SETTIMEOUT: libc::Ioctl = 0xC004_5706;
+    let mut timeout = seconds;
+    // SAFETY: the request reads an int from where the third argument points and writes one there: a variable of this
+    // function, borrowed for the call. Any file but a watchdog refuses it with ENOTTY.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), WDIOC_SETTIMEOUT, &raw mut timeout) };
+    Errno::result(result).map(|_| timeout)
+}
+
 /// The number of a loop device that is free now, made when there is none (`LOOP_CTL_GET_FREE`).
 pub fn free_loop_device(control: &File) -> nix::Result<c_int> {
     const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;

@@ -21,7 +21,7 @@ pub use profile::{Capabilities, Namespace, Profile, Sysctl};
 pub use program::{Instruction, Program};
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// How many user ids, and group ids, a container with ids of its own has: all that 16 bits number.
 pub const IDS_PER_CONTAINER: u32 = 1 << 16;
@@ -54,6 +54,8 @@ pub struct Manifest {
     pub seccomp: Vec<Program>,
     /// What to do with the machine's first network interface.
     pub network: Network,
+    /// What sees to it that PID 1 is not stuck.
+    pub watchdog: Watchdog,
     /// Oneshots in the order in which they run, then services in the order in which they start.
     pub services: Vec<Service>,
 }
@@ -66,6 +68,19 @@ pub enum Network {
     None,
     /// DHCP on the first interface that is not the loopback, the lease renewed for as long as the machine runs.
     Dhcp,
+}
+
+/// A timer that reboots the machine when PID 1 has not been heard of for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Watchdog {
+    /// There is none, because nobody wants one.
+    None,
+    /// The machine's, or else the kernel's.
+    Armed {
+        /// Seconds without a word from PID 1 until the reboot.
+        timeout: u16,
+    },
 }
 
 /// One supervised container.

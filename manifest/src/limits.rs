@@ -16,6 +16,8 @@ pub struct Limits {
     pub processor_millis: u32,
     /// The processors that it may run on, ascending; empty for all.
     pub processors: Vec<u32>,
+    /// Its share of a disk that others want as well, from 1 to 10,000 beside their 100; 0 for 100 as they have.
+    pub io_weight: u16,
     /// How early its processes are chosen when memory is short: -999 (last) to 1000 (first).
     pub oom_score_adj: i16,
     /// Bytes that fit into `/dev/shm`.

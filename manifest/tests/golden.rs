@@ -9,17 +9,17 @@ use manifest::report::Report;
 use manifest::{
     Capabilities, Container, Device, Ids, Kind, Limits, Manifest, Memory, Mount, Name, Namespace, Network,
     OnFailure, Profile, Program, Resource, ResourceLimit, Restart, Seccomp, Service, Stop, Sysctl, UNLIMITED,
-    User,
+    User, Watchdog,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":3,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":4,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
-"network":"dhcp",
+"network":"dhcp","watchdog":{"armed":{"timeout":60}},
 "services":[
 {"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"restart":"on-failure",
 "stop":{"signal":15,"grace_ms":10000},
@@ -27,7 +27,7 @@ const GOLDEN: &str = r#"
 "argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":1531,"held":1531},"network":"machine","pid":"own","ipc":"own",
 "set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
-"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],
+"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
 "oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
 {"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"restart":"never",
 "stop":{"signal":9,"grace_ms":0},
@@ -35,7 +35,7 @@ const GOLDEN: &str = r#"
 "argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own","ipc":"own",
 "set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
-"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],
+"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
 "oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
 {"name":"web","kind":"service","restart":"always",
 "stop":{"signal":3,"grace_ms":90000},
@@ -51,7 +51,7 @@ const GOLDEN: &str = r#"
 {"bind":{"source":"/srv/data","target":"/data","read_only":true,"no_exec":false}}],
 "devices":[{"source":"/dev/virtio-ports/a","target":"/dev/a"}],
 "limits":{"memory":{"bytes":67108864},"memory_reservation":8388608,"processes":64,"processor_millis":1500,
-"processors":[0,2],"oom_score_adj":-500,"shm_size":4096,
+"processors":[0,2],"io_weight":300,"oom_score_adj":-500,"shm_size":4096,
 "resources":[{"resource":"nofile","soft":1024,"hard":18446744073709551615}]}}}]}
 "#;
 
@@ -107,6 +107,7 @@ fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, ca
                 processes: 512,
                 processor_millis: 0,
                 processors: Vec::new(),
+                io_weight: 0,
                 oom_score_adj: 0,
                 shm_size: 64 << 20,
                 resources: Vec::new(),
@@ -164,6 +165,7 @@ fn web() -> Service {
                 processes: 64,
                 processor_millis: 1500,
                 processors: vec![0, 2],
+                io_weight: 300,
                 oom_score_adj: -500,
                 shm_size: 4096,
                 resources: vec![ResourceLimit { resource: Resource::Nofile, soft: 1024, hard: UNLIMITED }],
@@ -175,7 +177,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 3,
+        version: 4,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -183,6 +185,7 @@ fn sample() -> Manifest {
             .map(|instructions| Program::try_from(instructions.join(" ")).unwrap())
             .into(),
         network: Network::Dhcp,
+        watchdog: Watchdog::Armed { timeout: 60 },
         services: vec![
             oneshot("migrate", OnFailure::AbortBoot, Restart::OnFailure, gently, 1531),
             oneshot("warm-up", OnFailure::Ignore, Restart::Never, at_once, 0),
@@ -198,9 +201,10 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 3, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 4, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
+    is_written_and_read_as(&Watchdog::None, "\"none\"");
 }
 
 #[test]
@@ -218,7 +222,7 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":3"#, r#""version":3,"future":true"#),
+        (r#""version":4"#, r#""version":4,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),

@@ -32,7 +32,7 @@ pub use caller::{Abi, caller};
 pub use image::{Entry, Image, Layer, layout};
 pub use line::Line;
 pub use tree::Tree;
-pub use vm::{Config, Ended, Kernel, Machine, probe_image};
+pub use vm::{Config, Ended, Kernel, Machine, Monitor, probe_image};
 
 /// Something that `cargo xtask TASK` makes below `target/`.
 ///

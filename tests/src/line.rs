@@ -72,14 +72,7 @@ impl Line {
 
     /// Asks; a refusal is a result.
     pub fn try_ask(&self, request: &Request) -> Result<Answer, Refusal> {
-        // QEMU throws away what is sent to a port that the guest has not opened.
-        if *self.starts_seen.borrow() == 0 {
-            self.next_start();
-        }
-        let mut line = serde_json::to_vec(request).unwrap();
-        line.push(b'\n');
-        let sent = self.stream.borrow().get_ref().write_all(&line);
-        sent.unwrap_or_else(|error| panic!("cannot ask probe `{}`: {error}", self.name));
+        self.send(request);
         loop {
             match self.receive() {
                 Some(Message::Answer(answer)) => return Ok(answer),
@@ -88,6 +81,18 @@ impl Line {
                 None => panic!("the machine ended before probe `{}` answered {request:?}", self.name),
             }
         }
+    }
+
+    /// Asks, and waits for no answer: the machine may end before there is one.
+    pub fn send(&self, request: &Request) {
+        // QEMU throws away what is sent to a port that the guest has not opened.
+        if *self.starts_seen.borrow() == 0 {
+            self.next_start();
+        }
+        let mut line = serde_json::to_vec(request).unwrap();
+        line.push(b'\n');
+        let sent = self.stream.borrow().get_ref().write_all(&line);
+        sent.unwrap_or_else(|error| panic!("cannot ask probe `{}`: {error}", self.name));
     }
 
     /// Asks; a refusal ends the test.

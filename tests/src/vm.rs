@@ -61,6 +61,8 @@ pub struct Config {
     kernel: Kernel,
     memory: String,
     published: Vec<(u16, u16)>,
+    /// Further arguments of QEMU.
+    devices: Vec<String>,
 }
 
 impl Config {
@@ -73,6 +75,7 @@ impl Config {
             kernel: Kernel::Own,
             memory: "512MiB".to_owned(),
             published: Vec::new(),
+            devices: Vec::new(),
         }
     }
 
@@ -134,6 +137,12 @@ impl Config {
     /// More memory than the default of 512 MiB.
     pub fn memory(mut self, size: &str) -> Self {
         size.clone_into(&mut self.memory);
+        self
+    }
+
+    /// A further device, as QEMU's option names it.
+    pub fn device(mut self, option: &str, value: &str) -> Self {
+        self.devices.extend([option, value].map(str::to_owned));
         self
     }
 
@@ -200,6 +209,7 @@ impl Config {
             command.arg("--publish").arg(format!("127.0.0.1:{host}:{guest}"));
         }
         command.arg("--").args(["-qmp", "unix:monitor,server=on,wait=off"]);
+        command.args(&self.devices);
         command.args(self.probes.iter().flat_map(|name| port_arguments(name)));
         command.stdin(Stdio::null());
         command.stdout(File::create(folder.join("console.log")).unwrap());
@@ -345,21 +355,19 @@ impl Machine {
 
     /// Tells QEMU something, on a monitor of the test's own.
     fn monitor(&self, command: &Value) {
+        self.open_monitor().ask(command);
+    }
+
+    /// A connection to QEMU. It has one at a time, and tells events to nobody else.
+    pub fn open_monitor(&self) -> Monitor {
         let handle = File::open(self.folder.join("sockets")).unwrap();
         let socket = format!("/proc/self/fd/{}/monitor", handle.as_raw_fd());
         let mut lines = BufReader::new(UnixStream::connect(socket).unwrap());
         let mut greeting = String::new();
         lines.read_line(&mut greeting).unwrap();
-        for command in [&json!({ "execute": "qmp_capabilities" }), command] {
-            lines.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
-            let mut answer = String::new();
-            // Events may stand before the answer.
-            while !answer.contains("\"return\"") {
-                answer.clear();
-                lines.read_line(&mut answer).unwrap();
-                assert!(!answer.contains("\"error\""), "QEMU, asked for {command}: {answer}");
-            }
-        }
+        let mut monitor = Monitor(lines);
+        monitor.ask(&json!({ "execute": "qmp_capabilities" }));
+        monitor
     }
 
     /// Waits for the machine's own end.
@@ -406,6 +414,33 @@ impl Machine {
             write!(output, "--- {}\n{}", path.display(), String::from_utf8_lossy(&text)).unwrap();
         }
         output
+    }
+}
+
+/// A connection to QEMU's monitor (QMP).
+pub struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    fn ask(&mut self, command: &Value) {
+        self.0.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        // Events may stand before the answer.
+        while !answer.contains("\"return\"") {
+            answer.clear();
+            self.0.read_line(&mut answer).unwrap();
+            assert!(!answer.contains("\"error\""), "QEMU, asked for {command}: {answer}");
+        }
+    }
+
+    /// The names of all events until QEMU's end.
+    pub fn events(self) -> Vec<String> {
+        // QEMU closes the connection by its end, in the middle of a line or not.
+        let lines = self.0.lines().map_while(Result::ok);
+        let events = lines.filter_map(|line| {
+            let event: Value = serde_json::from_str(&line).ok()?;
+            Some(event.get("event")?.as_str()?.to_owned())
+        });
+        events.collect()
     }
 }
 

@@ -55,13 +55,18 @@ fn services_cannot_take_what_the_machine_needs() {
         let image = tests::probe_image();
         let machine = Config::new("limits-all")
             .kernel(kernel)
+            .with("[kernel]\nmodules = [\"virtio_blk\"]")
+            .device("-blockdev", "driver=null-co,node-name=disk,size=1048576,read-zeroes=on")
+            .device("-device", "virtio-blk-pci,drive=disk")
             .probe("a", MACHINE)
             .with(&format!(
                 "[service.hog]\nimage = \"{image}\"\ncommand = [\"/probe\", \"memory-bomb\"]\nmemory = \"500MiB\"\n\
-                 [service.least]\nimage = \"{image}\"\ncommand = [\"/probe\", \"pause\"]\nmemory = \"4MiB\"\n"
+                 [service.least]\nimage = \"{image}\"\ncommand = [\"/probe\", \"pause\"]\nmemory = \"4MiB\"\n\
+                 io-weight = 300\n"
             ))
             .boot();
         let a = machine.probe("a");
+        a_weight_for_disks_counts_on_the_machines_disks(a);
         console_says(&machine, "`hog` may have more memory than the machine's");
         console_says(&machine, "`hog` was ended by SIGKILL: the machine had no memory left for services");
         console_says(&machine, "`hog` starts again in 0.1 s");
@@ -75,6 +80,17 @@ fn services_cannot_take_what_the_machine_needs() {
         assert_eq!(ended.code, 0, "{}", ended.output);
         assert!(!ended.output.contains("no killable processes"), "{}", ended.output);
     }
+}
+
+/// Weights mean nothing on a disk until the kernel is told that they do.
+fn a_weight_for_disks_counts_on_the_machines_disks(a: &Line) {
+    assert_eq!(value(a, "least", "io.weight"), "default 300");
+    assert_eq!(value(a, "a", "io.weight"), "default 100");
+    let number = a.read("/sys/block/vda/dev");
+    let settings = a.read("/machine/cgroup/io.cost.qos");
+    let disk = settings.lines().find_map(|line| line.strip_prefix(number.trim()));
+    assert!(disk.is_some_and(|settings| settings.starts_with(" enable=1")), "{settings}");
+    assert_eq!(settings.lines().count(), 1, "{settings}");
 }
 
 fn check_all(machine: Machine) {

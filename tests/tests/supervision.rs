@@ -92,8 +92,11 @@ fn a_program_that_is_not_there_fails_like_in_a_shell() {
 
 #[test]
 fn an_idle_machine_sleeps_and_is_small() {
-    let machine = Config::new("idle").probe("a", "").probe("b", "").boot();
+    // A watchdog is fed twice in its time-out, and without one PID 1 never wakes.
+    let idle = Config::new("idle").with("[watchdog]\ntimeout = \"none\"");
+    let machine = idle.probe("a", "").probe("b", "").boot();
     let probe = machine.probe("a");
+    assert_eq!(probe.list("/sys/class").iter().find(|class| *class == "watchdog"), None);
     let figure = |name: &str| -> u64 {
         let status = probe.read("/machine/proc/1/status");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();

@@ -11,7 +11,7 @@ use manifest::{Kind, Name, OnFailure, Restart};
 use super::limits;
 use super::problem::{Problem, suggestion};
 use super::profile::{self, Profile};
-use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, Variables};
+use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, RawWatchdog, Variables};
 use super::value::{self, Port};
 use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Seccomp, Service, Userns};
 use crate::artifact::erofs::CLUSTER_RANGE;
@@ -29,6 +29,13 @@ const RESERVED_FOLDERS: &[&str] = &["/coracle", "/dev", "/init", "/proc", "/run"
 
 /// The longest kernel command line, less the room that Coracle's own words take (`COMMAND_LINE_SIZE` is 2,048).
 const MAX_CMDLINE: usize = 1536;
+
+/// Half of it passes between two signs of life. PID 1 wakes for nothing else, so that a longer one is cheaper.
+const DEFAULT_WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A fatal error of PID 1 is on the console for three seconds before the reboot, and the longest hardware that is
+/// common counts to 613.
+const WATCHDOG_RANGE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
 /// What layers can be compressed by, and the levels of each.
 const COMPRESSIONS: &[(&str, Compress, Option<RangeInclusive<i32>>)] = &[
@@ -48,6 +55,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
         }
     };
     let kernel = check.kernel(raw.kernel, &base);
+    let watchdog = check.watchdog(raw.watchdog);
     let layers = check.layers(raw.layers);
     let mut services: Vec<At<Service>> = Vec::new();
     for (tables, oneshot) in [(raw.oneshots, true), (raw.services, false)] {
@@ -70,7 +78,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     check.port_collisions(&services);
     let services = services.into_iter().map(|service| service.value).collect();
     let files = files.into_iter().map(|file| file.value).collect();
-    Some(Config { name: name?, kernel: kernel?, layers, services, files, base })
+    Some(Config { name: name?, kernel: kernel?, watchdog, layers, services, files, base })
 }
 
 /// A size that clusters of layers can have.
@@ -180,6 +188,19 @@ impl Check<'_> {
             cmdline.value.trim().to_owned()
         });
         Some(Kernel { source, modules: modules.into_iter().map(|name| name.value).collect(), cmdline })
+    }
+
+    fn watchdog(&mut self, raw: RawWatchdog) -> Option<Duration> {
+        let Some(written) = raw.timeout else { return Some(DEFAULT_WATCHDOG) };
+        if written.value == "none" {
+            return None;
+        }
+        let timeout = value::duration(&written.value).and_then(|timeout| {
+            let is_whole = timeout.subsec_nanos() == 0;
+            let known = (is_whole && WATCHDOG_RANGE.contains(&timeout)).then_some(timeout);
+            known.ok_or_else(|| "a watchdog has whole seconds, 10s to 10m, or is \"none\"".to_owned())
+        });
+        self.value(&written.span, "watchdog.timeout", timeout)
     }
 
     fn layers(&mut self, raw: RawLayers) -> Layers {

@@ -29,6 +29,9 @@ const PROCESSOR_MILLIS: RangeInclusive<u32> = 10..=8_192_000;
 
 const MOST_PROCESSOR: u32 = 8_191;
 
+/// What cgroups take, and beside which the others' 100 stand.
+const IO_WEIGHTS: RangeInclusive<u32> = 1..=10_000;
+
 /// -1000 means that a process is never chosen, which only PID 1 is.
 const OOM_SCORES: RangeInclusive<i64> = -999..=1000;
 
@@ -72,6 +75,7 @@ pub struct RawLimits {
     pids_limit: Option<At<u32>>,
     cpus: Option<At<Decimal>>,
     cpuset: Option<At<String>>,
+    io_weight: Option<At<u32>>,
     oom_score_adj: Option<At<i64>>,
     shm_size: Option<At<String>>,
     ulimits: Option<At<Ulimits>>,
@@ -100,6 +104,7 @@ impl RawLimits {
             pids_limit: fields.take("pids-limit"),
             cpus: fields.take("cpus"),
             cpuset: fields.take("cpuset"),
+            io_weight: fields.take("io-weight"),
             oom_score_adj: fields.take("oom-score-adj"),
             shm_size: fields.take("shm-size"),
             ulimits: fields.take("ulimits"),
@@ -177,6 +182,10 @@ pub fn check(raw: RawLimits, path: &str, check: &mut Check<'_>) -> Limits {
         let list = processor_list(&written.value);
         check.value(&written.span, format!("{path}.cpuset"), list)
     });
+    let io_weight = raw.io_weight.and_then(|written| {
+        let weight = io_weight(written.value);
+        check.value(&written.span, format!("{path}.io-weight"), weight)
+    });
     let oom_score_adj = raw.oom_score_adj.and_then(|written| {
         let score = oom_score(written.value);
         check.value(&written.span, format!("{path}.oom-score-adj"), score)
@@ -188,6 +197,7 @@ pub fn check(raw: RawLimits, path: &str, check: &mut Check<'_>) -> Limits {
         processes: processes.unwrap_or(DEFAULT_PROCESSES),
         processor_millis: processor_millis.unwrap_or(0),
         processors: processors.unwrap_or_default(),
+        io_weight: io_weight.unwrap_or(0),
         oom_score_adj: oom_score_adj.unwrap_or(0),
         shm_size: shm_size.unwrap_or(DEFAULT_SHM_SIZE),
         resources: resources(raw.ulimits, path, check),
@@ -215,6 +225,14 @@ fn pids_limit(processes: u32) -> Result<u32, String> {
     } else {
         Err(format!("a service has 1 to {MOST_PROCESSES} processes"))
     }
+}
+
+fn io_weight(weight: u32) -> Result<u16, String> {
+    let known = u16::try_from(weight).ok().filter(|_| IO_WEIGHTS.contains(&weight));
+    known.ok_or_else(|| {
+        let (least, most) = (IO_WEIGHTS.start(), IO_WEIGHTS.end());
+        format!("a weight is {least} to {most}; services without one have 100")
+    })
 }
 
 fn oom_score(score: i64) -> Result<i16, String> {

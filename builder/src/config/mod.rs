@@ -32,6 +32,8 @@ pub struct Config {
     pub name: Name,
     /// The kernel that boots it.
     pub kernel: Kernel,
+    /// How long PID 1 may not be heard of until the machine reboots; none for ever.
+    pub watchdog: Option<Duration>,
     /// How its images are stored.
     pub layers: Layers,
     /// Oneshots in the order in which they are written, then services in theirs.

@@ -64,6 +64,10 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("allowedcpus", "cpuset"),
     ("oomscoreadjust", "oom-score-adj"),
     ("rlimits", "ulimits"),
+    ("blkio-config", "io-weight"),
+    ("blkio-weight", "io-weight"),
+    ("ioweight", "io-weight"),
+    ("runtimewatchdogsec", "watchdog"),
 ];
 
 /// A value and its place.
@@ -80,6 +84,7 @@ pub struct At<T> {
 pub struct Raw {
     pub name: Option<At<String>>,
     pub kernel: RawKernel,
+    pub watchdog: RawWatchdog,
     pub layers: RawLayers,
     pub services: Vec<At<RawService>>,
     pub oneshots: Vec<At<RawService>>,
@@ -94,6 +99,12 @@ pub struct RawKernel {
     pub path: Option<At<String>>,
     pub modules: Option<At<Modules>>,
     pub cmdline: Option<At<String>>,
+}
+
+/// `[watchdog]`.
+#[derive(Debug, Default)]
+pub struct RawWatchdog {
+    pub timeout: Option<At<String>>,
 }
 
 /// `[layers]`.
@@ -169,12 +180,15 @@ impl Raw {
         let mut fields = Fields::new(table, String::new(), problems);
         let name = fields.take("name");
         let kernel = fields.table("kernel", RawKernel::read).unwrap_or_default();
+        let watchdog = fields
+            .table("watchdog", |fields| RawWatchdog { timeout: fields.take("timeout") })
+            .unwrap_or_default();
         let layers = fields.table("layers", RawLayers::read).unwrap_or_default();
         let services = fields.named_tables("service", |name, fields| RawService::read(name, false, fields));
         let oneshots = fields.named_tables("oneshot", |name, fields| RawService::read(name, true, fields));
         let files = fields.list_of_tables("file", RawFile::read);
         fields.finish();
-        Self { name, kernel, layers, services, oneshots, files }
+        Self { name, kernel, watchdog, layers, services, oneshots, files }
     }
 }
 

@@ -249,18 +249,18 @@ fn a_service_has_limits_that_nobody_wrote() {
     let usual = limits("");
     assert_eq!((usual.memory, usual.memory_reservation, usual.processes), (Memory::Half, 0, 512));
     assert_eq!((usual.processor_millis, usual.processors.len(), usual.oom_score_adj), (0, 0, 0));
-    assert_eq!(usual.shm_size, 64 << 20);
+    assert_eq!((usual.shm_size, usual.io_weight), (64 << 20, 0));
     let of = |resource, soft, hard| ResourceLimit { resource, soft, hard };
     let memlock = of(Resource::Memlock, 64 << 10, 64 << 10);
     assert_eq!(usual.resources, [of(Resource::Core, 0, 0), memlock, of(Resource::Nofile, 4096, 65_536)]);
     let written = limits(
         "memory = \"64MiB\"\nmemory-reservation = \"64MiB\"\npids-limit = 7\ncpus = \"0.5\"\ncpuset = \"2,0-1\"\n\
-         oom-score-adj = -999\nshm-size = \"1GiB\"\nulimits = { core = -1, nofile = { soft = 1, hard = 2 }, nproc = 9 }",
+         io-weight = 10000\noom-score-adj = -999\nshm-size = \"1GiB\"\nulimits = { core = -1, nofile = { soft = 1, hard = 2 }, nproc = 9 }",
     );
     assert_eq!((written.memory, written.memory_reservation), (Memory::Bytes(64 << 20), 64 << 20));
     assert_eq!((written.processes, written.processor_millis), (7, 500));
     assert_eq!((written.processors.as_slice(), written.oom_score_adj), (&[0, 1, 2][..], -999));
-    assert_eq!(written.shm_size, 1 << 30);
+    assert_eq!((written.shm_size, written.io_weight), (1 << 30, 10_000));
     let core = of(Resource::Core, u64::MAX, u64::MAX);
     assert_eq!(
         written.resources,
@@ -279,6 +279,7 @@ memory-reservation = "a lot"
 pids-limit = 0
 cpus = 0.0
 cpuset = "3-1"
+io-weight = 0
 oom-score-adj = -1000
 shm-size = "0"
 ulimits = { files = 3, core = { soft = 2, hard = 1 }, nofile = -1, nproc = -7 }
@@ -287,8 +288,30 @@ image = "oci:db"
 memory = "8MiB"
 memory-reservation = "9MiB"
 mem_limit = "1g"
+blkio_weight = 500
+io-weight = 10001
 cpus = true
 ulimits = { core = { soft = 2 } }
 "#;
     insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn a_machine_is_watched_unless_it_says_otherwise() {
+    let timeout = |table: &str| config(&format!("name = \"m\"\n{table}")).watchdog.map(|time| time.as_secs());
+    for (table, expected) in [
+        ("", Some(60)),
+        ("[watchdog]", Some(60)),
+        ("watchdog.timeout = \"10s\"", Some(10)),
+        ("watchdog.timeout = \"10m\"", Some(600)),
+        ("watchdog.timeout = \"none\"", None),
+    ] {
+        assert_eq!(timeout(table), expected, "{table}");
+    }
+    for wrong in ["9s", "10m1s", "10500ms", "off", "", "60", "0s"] {
+        let said = problems(&format!("name = \"m\"\nwatchdog.timeout = \"{wrong}\"\n"));
+        assert!(said.contains("watchdog.timeout: "), "{wrong}: {said}");
+    }
+    let said = problems("name = \"m\"\n[watchdog]\ntimout = \"10s\"\n");
+    assert!(said.contains("did you mean `timeout`?"), "{said}");
 }

@@ -83,12 +83,21 @@ impl Kernel {
         for name in requirement::needed_modules(self, needs)? {
             order.require(name)?;
         }
+        // Nothing waits for them, and no machine depends on one.
+        if needs.watchdog {
+            requirement::watchdogs(self).1.into_iter().try_for_each(|name| order.require(name))?;
+        }
         for name in extra {
             order.require(name).map_err(|error| {
                 error.within("kernel.modules").hint("`modules` lists names such as \"nvme\", without .ko")
             })?;
         }
         Ok(order.modules)
+    }
+
+    /// The watchdogs that it has drivers for, those of the hardware first.
+    pub fn watchdogs(&self) -> Vec<&'static str> {
+        requirement::watchdogs(self).0
     }
 
     /// The decompressed bytes of a module.

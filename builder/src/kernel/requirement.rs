@@ -18,6 +18,10 @@ pub struct Needs {
     pub processor_time: bool,
     /// Some container may not run on all processors.
     pub processor_sets: bool,
+    /// Some container has a share of disks that is not everybody's.
+    pub disk_shares: bool,
+    /// Somebody sees to it that PID 1 is not stuck.
+    pub watchdog: bool,
 }
 
 /// An option of the kernel, and why a machine cannot do without it.
@@ -74,7 +78,19 @@ const PROCESSOR_TIME: Requirement =
     built_in("CONFIG_CFS_BANDWIDTH", "to limit a service's processor time (see the key `cpus`)");
 const PROCESSOR_SETS: Requirement =
     built_in("CONFIG_CPUSETS", "to keep a service to its processors (see the key `cpuset`)");
+const DISK_SHARES: Requirement =
+    built_in("CONFIG_BLK_CGROUP_IOCOST", "to share disks by weight (see the key `io-weight`)");
 const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
+
+/// Timers that reboot a machine: those of the hardware first, the kernel's own last. init takes the first that there is.
+/// Each with what else it takes to find it.
+const WATCHDOGS: &[(&str, &str, &[&str])] = &[
+    ("CONFIG_I6300ESB_WDT", "i6300esb", &[]),
+    ("CONFIG_ITCO_WDT", "iTCO_wdt", &["lpc_ich", "i2c_i801"]),
+    ("CONFIG_SP5100_TCO", "sp5100_tco", &[]),
+    ("CONFIG_WDAT_WDT", "wdat_wdt", &[]),
+    ("CONFIG_SOFT_WATCHDOG", "softdog", &[]),
+];
 
 /// Set where EROFS can mount a file by itself (Linux 6.12 and later), so that no loop device is needed.
 const FILE_BACKED_EROFS: &str = "CONFIG_EROFS_FS_BACKED_BY_FILE";
@@ -92,6 +108,7 @@ pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>
         (needs.seccomp, &SECCOMP),
         (needs.processor_time, &PROCESSOR_TIME),
         (needs.processor_sets, &PROCESSOR_SETS),
+        (needs.disk_shares, &DISK_SHARES),
         (!file_backed, &LOOP),
     ];
     let conditional =
@@ -113,6 +130,22 @@ pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>
         );
     }
     Ok(modules)
+}
+
+/// The watchdogs that the kernel can have, and the modules that bring them.
+pub fn watchdogs(kernel: &Kernel) -> (Vec<&'static str>, Vec<&'static str>) {
+    let (mut drivers, mut modules) = (Vec::new(), Vec::new());
+    for &(option, driver, buses) in WATCHDOGS {
+        let is_built_in = kernel.option(option) == Ok(Some("y")) || kernel.builtin.contains(driver);
+        let is_module = kernel.modules.contains_key(driver);
+        if is_built_in || is_module {
+            drivers.push(driver);
+        }
+        if is_module {
+            modules.extend(buses.iter().filter(|bus| kernel.modules.contains_key(**bus)).chain([&driver]));
+        }
+    }
+    (drivers, modules)
 }
 
 /// The module to load for a requirement, if one is; an error when the kernel does not meet it.
@@ -146,6 +179,7 @@ fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static s
 /// Every option that can be required.
 #[cfg(test)]
 pub fn options() -> impl Iterator<Item = &'static str> {
-    let conditional = [&OVERLAY, &USER_NS, &NET_NS, &SECCOMP, &PROCESSOR_TIME, &PROCESSOR_SETS, &LOOP];
+    let conditional =
+        [&OVERLAY, &USER_NS, &NET_NS, &SECCOMP, &PROCESSOR_TIME, &PROCESSOR_SETS, &DISK_SHARES, &LOOP];
     EVERY_MACHINE.iter().chain(conditional).map(|requirement| requirement.option)
 }

@@ -113,6 +113,8 @@ const NOTHING: Needs = Needs {
     seccomp: false,
     processor_time: false,
     processor_sets: false,
+    disk_shares: false,
+    watchdog: false,
 };
 
 /// All that a machine can need.
@@ -123,6 +125,8 @@ const EVERYTHING: Needs = Needs {
     seccomp: true,
     processor_time: true,
     processor_sets: true,
+    disk_shares: true,
+    watchdog: true,
 };
 
 /// Every option that a machine needs, as a kernel with everything built in has them.
@@ -155,6 +159,31 @@ fn processors_are_asked_of_the_kernel_only_where_they_are_divided() {
         let without = all_options().replace(&format!("{option}=y\n"), "");
         assert!(kernel(&folder, &[], &[], &without).modules(NOTHING, &[]).is_ok(), "{option}");
     }
+}
+
+#[test]
+fn every_watchdog_that_the_kernel_has_is_loaded_the_kernels_own_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let modules = [
+        ("softdog", "depends=watchdog"),
+        ("watchdog", "depends="),
+        ("iTCO_wdt", "depends=watchdog"),
+        ("lpc_ich", "depends="),
+        ("w83627hf_wdt", "depends=watchdog"),
+    ];
+    let needs = Needs { watchdog: true, ..NOTHING };
+    let with = kernel(&folder, &modules, &[], &all_options());
+    let loaded = |kernel: &Kernel, needs| {
+        let modules = kernel.modules(needs, &[]).unwrap();
+        modules.into_iter().map(|module| module.file).collect::<Vec<_>>()
+    };
+    assert_eq!(loaded(&with, needs), ["lpc_ich.ko", "watchdog.ko", "iTCO_wdt.ko", "softdog.ko"]);
+    assert_eq!(loaded(&with, NOTHING), [""; 0]);
+    assert_eq!(with.watchdogs(), ["iTCO_wdt", "softdog"]);
+    let built_in = kernel(&folder, &[], &[], &(all_options() + "CONFIG_SOFT_WATCHDOG=y\n"));
+    assert_eq!((loaded(&built_in, needs), built_in.watchdogs()), (vec![], vec!["softdog"]));
+    let without = kernel(&folder, &[], &[], &all_options());
+    assert_eq!((loaded(&without, needs), without.watchdogs()), (vec![], vec![]));
 }
 
 #[test]

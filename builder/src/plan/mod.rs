@@ -13,8 +13,9 @@ mod profile;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use manifest::{Ids, Manifest, Name, Namespace, Network, Service as Supervised};
+use manifest::{Ids, Manifest, Name, Namespace, Network, Service as Supervised, Watchdog};
 
 use crate::artifact::erofs::Compression;
 use crate::config::{self, Config, FileContent, Port, Service, Userns};
@@ -77,6 +78,8 @@ pub struct Inputs<'a> {
     pub profiles: &'a seccomp::Profiles,
     /// The modules, in load order.
     pub modules: &'a [Module],
+    /// The watchdogs that the kernel has drivers for, those of the hardware first.
+    pub watchdogs: &'a [&'static str],
     /// PID 1.
     pub init: &'a SourceFile,
     /// The files that `[[file]]` tables name, in the order of the tables that do.
@@ -104,6 +107,8 @@ pub struct ImagePlan {
     pub special: BTreeMap<String, Special>,
     /// How the layers of images are compressed, if they are.
     pub compression: Option<Compression>,
+    /// The watchdogs that the kernel has drivers for; init takes the first that the machine has.
+    pub watchdogs: Vec<&'static str>,
     /// What weakens the isolation of services.
     pub privileges: Vec<Privilege>,
     /// What `coracle run` publishes.
@@ -168,6 +173,8 @@ pub fn needs(config: &Config) -> Needs {
         seccomp,
         processor_time: limits().any(|limits| limits.processor_millis > 0),
         processor_sets: limits().any(|limits| !limits.processors.is_empty()),
+        disk_shares: limits().any(|limits| limits.io_weight > 0),
+        watchdog: config.watchdog.is_some(),
     }
 }
 
@@ -197,6 +204,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
         layers: layers.digests,
         seccomp: programs.into_list(),
         network: Network::Dhcp,
+        watchdog: watchdog(config.watchdog),
         services,
     };
     let mut cmdline = CMDLINE.join(" ");
@@ -213,9 +221,15 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
         manifest,
         layer_users: layers.users,
         compression: inputs.compression,
+        watchdogs: inputs.watchdogs.to_vec(),
         special: inputs.images.iter().filter_map(special).collect(),
         ports: config.services.iter().flat_map(|service| service.ports.iter().copied()).collect(),
     })
+}
+
+fn watchdog(timeout: Option<Duration>) -> Watchdog {
+    let seconds = timeout.and_then(|timeout| u16::try_from(timeout.as_secs()).ok());
+    seconds.map_or(Watchdog::None, |timeout| Watchdog::Armed { timeout })
 }
 
 /// What is special about an image, if anything is.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manifest::{IDS_PER_CONTAINER, Ids, Kind, Limits, Memory, Mount, Restart, Service, Stop};
+use manifest::{IDS_PER_CONTAINER, Ids, Kind, Limits, Memory, Mount, Restart, Service, Stop, Watchdog};
 use serde_json::{Value, json};
 
 use super::{Content, Entry, ImagePlan, SourceFile};
@@ -26,6 +26,7 @@ impl ImagePlan {
             "layers": self.layer_users,
             "compression": self.compression.map(|compression| compression.to_string()),
             "ports": ports,
+            "watchdogs": self.watchdogs,
             "privileges": self.privileges,
             "special": self.special,
         })
@@ -41,6 +42,7 @@ impl fmt::Display for ImagePlan {
         let modules: Vec<&str> =
             self.manifest.modules.iter().map(|file| file.trim_end_matches(".ko")).collect();
         writeln!(text, "modules   {}", modules.join(" "))?;
+        writeln!(text, "watchdog  {}", self.watchdog())?;
         for port in &self.ports {
             let (protocol, address) = (port.protocol.as_str(), port.address);
             writeln!(text, "port      {}/{protocol} is {address}:{} of the host", port.guest, port.host)?;
@@ -65,6 +67,20 @@ impl fmt::Display for ImagePlan {
 }
 
 impl ImagePlan {
+    /// Who reboots the machine when PID 1 is stuck.
+    fn watchdog(&self) -> String {
+        match (self.manifest.watchdog, &self.watchdogs[..]) {
+            (Watchdog::None, _) => "none: a machine whose PID 1 is stuck stays as it is".to_owned(),
+            (Watchdog::Armed { .. }, []) => {
+                "none: the kernel has no driver for one, and a machine whose PID 1 is stuck stays as it is"
+                    .to_owned()
+            }
+            (Watchdog::Armed { timeout }, drivers) => {
+                format!("{}, after {timeout} s without PID 1", drivers.join(", else "))
+            }
+        }
+    }
+
     fn layer_size(&self, digest: &str) -> u64 {
         let path = format!("{}/{digest}.erofs", manifest::path::LAYERS);
         self.initramfs.iter().find(|entry| entry.path == path).map_or(0, |entry| entry.content.size())
@@ -203,6 +219,9 @@ fn limits(limits: &Limits) -> String {
     if limits.processor_millis > 0 {
         let processors = f64::from(limits.processor_millis) / 1000.0;
         words += &format!(", the time of {processors} processors");
+    }
+    if limits.io_weight > 0 {
+        words += &format!(", a weight of {} for disks (others: 100)", limits.io_weight);
     }
     if !limits.processors.is_empty() {
         let numbers: Vec<String> = limits.processors.iter().map(u32::to_string).collect();

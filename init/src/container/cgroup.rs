@@ -1,7 +1,7 @@
 //! A container's cgroup: made, limited and closed to devices before its first process, which is cloned right into
 //! it.
 
-use std::fs::{File, create_dir, read_to_string, remove_dir};
+use std::fs::{File, create_dir, read_dir, read_to_string, remove_dir};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -62,6 +62,9 @@ impl Parent {
         let controllers = controllers(limits.clone());
         [&root, &parent].into_iter().try_for_each(|folder| divide(folder, &controllers))?;
 
+        if limits.clone().any(|limits| limits.io_weight > 0) {
+            share_disks(&root)?;
+        }
         let machine = Machine::look()?;
         write(&parent, "memory.max", &machine.memory_for_all().to_string())?;
         write(&parent, "pids.max", &machine.processes_for_all().to_string())?;
@@ -251,6 +254,9 @@ fn controllers<'a>(limits: impl Iterator<Item = &'a Limits> + Clone) -> String {
     if limits.clone().any(|limits| !limits.processors.is_empty()) {
         controllers += " +cpuset";
     }
+    if limits.clone().any(|limits| limits.io_weight > 0) {
+        controllers += " +io";
+    }
     controllers
 }
 
@@ -266,6 +272,23 @@ fn divide(folder: &File, controllers: &str) -> Result<()> {
         }
         _ => Error::io("write", FILE, &error),
     })
+}
+
+/// Lets weights count on every disk of the machine: the kernel leaves them aside until it is told to (`io.cost.qos`).
+/// Layers in memory have no disk.
+fn share_disks(root: &File) -> Result<()> {
+    const DISKS: &str = "/sys/block";
+    let failed = |error: std::io::Error| Error::io("list", DISKS, &error);
+    for disk in read_dir(DISKS).map_err(failed)? {
+        let disk = disk.map_err(failed)?.path();
+        // Only what has a device behind it: no loop devices, nothing in memory.
+        if disk.join("device").exists() {
+            let path = disk.join("dev").display().to_string();
+            let number = read_to_string(&path).map_err(|error| Error::io("read", path, &error))?;
+            write(root, "io.cost.qos", &format!("{} enable=1", number.trim()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes `limits` once: nobody but init can change them, and they outlast each start.
@@ -285,6 +308,9 @@ fn limit(folder: &File, limits: &Limits, memory: u64) -> Result<()> {
     if limits.processor_millis > 0 {
         let quota = u64::from(limits.processor_millis) * PERIOD / 1000;
         write(folder, "cpu.max", &format!("{quota} {PERIOD}"))?;
+    }
+    if limits.io_weight > 0 {
+        write(folder, "io.weight", &limits.io_weight.to_string())?;
     }
     if !limits.processors.is_empty() {
         write(folder, "cpuset.cpus", &processor_list(&limits.processors)?)?;
@@ -367,6 +393,8 @@ mod tests {
         let placed = Limits { processors: vec![0], ..plain.clone() };
         assert_eq!(controllers([&plain].into_iter()), "+memory +pids");
         assert_eq!(controllers([&plain, &timed, &placed].into_iter()), "+memory +pids +cpu +cpuset");
+        let weighted = Limits { io_weight: 50, ..plain.clone() };
+        assert_eq!(controllers([&plain, &weighted].into_iter()), "+memory +pids +io");
     }
 
     #[test]

@@ -340,6 +340,7 @@ mod tests {
                 processes: 512,
                 processor_millis: 0,
                 processors: vec![],
+                io_weight: 0,
                 oom_score_adj: 0,
                 shm_size: 64 << 20,
                 resources: vec![],

@@ -27,6 +27,7 @@ use crate::log::Console;
 use crate::net::Network;
 use crate::report;
 use crate::shutdown::{self, Power};
+use crate::watchdog::Watchdog;
 
 /// What a signal to PID 1 asks for. Ctrl-Alt-Del arrives as SIGINT; SIGUSR1 and SIGUSR2 are what busybox's
 /// users know.
@@ -76,6 +77,7 @@ pub struct Supervisor {
     signals: SignalFd,
     buttons: Vec<Button>,
     network: Network,
+    watchdog: Option<Watchdog>,
     console: Console,
     console_is_watched: bool,
     /// Every container's standard input.
@@ -132,6 +134,7 @@ impl Supervisor {
             signals,
             buttons,
             network,
+            watchdog: None,
             console,
             console_is_watched: false,
             null: null.into(),
@@ -158,8 +161,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Supervises until the machine ends.
-    pub fn run(mut self) -> ! {
+    /// Supervises until the machine ends. From here on `watchdog` is fed by this loop, and by nothing else.
+    pub fn run(mut self, watchdog: Option<Watchdog>) -> ! {
+        self.watchdog = watchdog;
         let mut events = [EpollEvent::empty(); 32];
         self.apply(Event::Tick);
         loop {
@@ -179,12 +183,16 @@ impl Supervisor {
             if self.network.deadline().is_some_and(|deadline| deadline <= now) {
                 self.network.attend(now, &mut self.console);
             }
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.attend(now, &mut self.console);
+            }
         }
     }
 
     /// Until the next deadline, rounded up: a wake-up just before it would be one too many.
     fn timeout(&self) -> EpollTimeout {
-        let deadlines = [self.state.deadline(), self.network.deadline()];
+        let watchdog = self.watchdog.as_ref().map(Watchdog::deadline);
+        let deadlines = [self.state.deadline(), self.network.deadline(), watchdog];
         let Some(deadline) = deadlines.into_iter().flatten().min() else { return EpollTimeout::NONE };
         let milliseconds = deadline.saturating_sub(clock::now()).as_nanos().div_ceil(1_000_000);
         // A time-out that is too long to be one ends early, and the loop comes back here.
@@ -457,6 +465,11 @@ impl Supervisor {
     }
 
     fn end(&mut self, power: Power, code: u8) -> ! {
+        // What follows waits for disks, and has one whole time-out: the kernel stops the watchdog when it ends the
+        // machine itself, and a disk that never answers does not keep it from that.
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed(clock::now(), &mut self.console);
+        }
         shutdown::unmount();
         let off = clock::now();
         let stop = self.times.stop.unwrap_or(off);

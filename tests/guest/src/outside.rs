@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Where the file with the orders is, as seen from outside. One is `SIGNAL PID`, `create FILE`, `node PID NAME MAJOR
-/// MINOR`, `break` or `leave`, with a newline after it.
+/// MINOR`, `break`, `spin` or `leave`, with a newline after it.
 const ORDERS: &str = "/srv/orders";
 
 /// How often to look for an order.
@@ -53,7 +53,10 @@ pub fn obey() -> ExitCode {
         let done = match *order.split_whitespace().collect::<Vec<_>>().as_slice() {
             ["create", file] => File::create(file).map(drop),
             ["node", pid, name, major, minor] => plant(pid, name, major, minor),
-            ["break"] => break_init(),
+            // `ud2`, an instruction that does not exist.
+            ["break"] => overwrite_init(|size| [0x0f, 0x0b].repeat(size / 2)),
+            // `nop`, wherever it is at this moment, and in the end a jump to itself.
+            ["spin"] => overwrite_init(|size| [vec![0x90; size - 2], vec![0xeb, 0xfe]].concat()),
             ["leave"] => Ok(()),
             [signal, pid] => send(signal, pid),
             _ => Err(io::Error::other("no such order")),
@@ -83,9 +86,8 @@ fn plant(pid: &str, name: &str, major: &str, minor: &str) -> io::Result<()> {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
 }
 
-/// Overwrites init's instructions with ones that do not exist (`ud2`): the next that it executes is its last. It
-/// sleeps, and would for ever: a signal wakes it.
-fn break_init() -> io::Result<()> {
+/// Overwrites init's instructions. It sleeps, and would for ever: a signal wakes it.
+fn overwrite_init(instructions: impl Fn(usize) -> Vec<u8>) -> io::Result<()> {
     mount("proc", "/proc", "proc", MountFlags::empty(), None)?;
     let maps = fs::read_to_string("/proc/1/maps")?;
     let code = maps.lines().find(|line| line.contains(" r-xp ") && line.ends_with("/init"));
@@ -94,7 +96,7 @@ fn break_init() -> io::Result<()> {
         .ok_or_else(|| io::Error::other("init has no code"))?;
     let address = |digits| u64::from_str_radix(digits, 16).map_err(io::Error::other);
     let (begin, end) = (address(begin)?, address(end)?);
-    let nonsense = [0x0f, 0x0b].repeat(usize::try_from((end - begin) / 2).map_err(io::Error::other)?);
-    File::options().write(true).open("/proc/1/mem")?.write_all_at(&nonsense, begin)?;
+    let size = usize::try_from(end - begin).map_err(io::Error::other)?;
+    File::options().write(true).open("/proc/1/mem")?.write_all_at(&instructions(size), begin)?;
     Ok(kill_process(Pid::INIT, Signal::TERM)?)
 }

@@ -174,6 +174,7 @@ impl Sample {
             release: Some((6, 1)),
             profiles: &self.profiles,
             modules: &self.modules,
+            watchdogs: &["softdog"],
             init: &self.init,
             sources: &self.sources,
         })

@@ -1,0 +1,59 @@
+//! Who reboots a machine whose PID 1 is stuck, and that nobody else's machine is rebooted.
+
+use tests::{Config, Kernel, Line, Machine};
+
+const SRV: &str = "volumes = [\"/srv:/machine/srv\"]";
+
+/// A machine that can be made to be stuck, with the shortest time-out.
+fn machine(name: &str) -> Config {
+    Config::new(name).first_process("precede", "").with("[watchdog]\ntimeout = \"10s\"").probe("a", SRV)
+}
+
+/// Its name, its state and its time-out.
+fn watchdog(line: &Line) -> [String; 3] {
+    ["identity", "state", "timeout"]
+        .map(|file| line.read(&format!("/sys/class/watchdog/watchdog0/{file}")).trim().to_owned())
+}
+
+/// PID 1 does not end, but it does nothing any more. Returns QEMU's events until the machine's end, and the console.
+fn is_stuck(machine: Machine) -> (Vec<String>, String) {
+    let monitor = machine.open_monitor();
+    machine.give_order("a", "spin");
+    let events = monitor.events();
+    let ended = machine.wait();
+    assert_eq!(ended.code, 1, "QEMU ends with the reboot: {}", ended.output);
+    for other in ["Kernel panic", "powers off", "Power down"] {
+        assert!(!ended.output.contains(other), "{}", ended.output);
+    }
+    (events, ended.output)
+}
+
+#[test]
+fn the_kernels_own_watchdog_reboots_a_machine_whose_pid_1_is_stuck() {
+    let machine = machine("stuck").boot();
+    assert_eq!(watchdog(machine.probe("a")), ["Software Watchdog", "active", "10"]);
+    let (events, output) = is_stuck(machine);
+    assert!(events.iter().all(|event| event != "WATCHDOG"), "{events:?}");
+    assert!(output.contains("softdog: Initiating system reboot"), "{output}");
+}
+
+#[test]
+fn the_hardwares_watchdog_comes_before_the_kernels_own() {
+    let machine = machine("stuck-hardware").kernel(Kernel::Second).device("-device", "i6300esb").boot();
+    assert_eq!(watchdog(machine.probe("a")), ["i6300ESB timer", "active", "10"]);
+    let (events, _) = is_stuck(machine);
+    assert!(events.iter().any(|event| event == "WATCHDOG"), "{events:?}");
+}
+
+#[test]
+fn a_long_farewell_is_not_cut_short() {
+    let machine = Config::new("farewell")
+        .with("[watchdog]\ntimeout = \"10s\"")
+        .probe("a", "command = [\"/probe\", \"agent\", \"--ignore-stop\"]\nstop-grace-period = \"15s\"")
+        .boot();
+    machine.probe("a").identity();
+    let ended = machine.power_off();
+    assert_eq!(ended.code, 0, "{}", ended.output);
+    assert!(ended.output.contains("`a` has not stopped in time, and is killed"), "{}", ended.output);
+    assert!(ended.output.contains("Power down"), "{}", ended.output);
+}
