@@ -66,7 +66,7 @@ pub const GROUPS: &[Group] = &[
     allow(
         "processes and threads; which clones can be made is below",
         "fork vfork execve execveat exit exit_group wait4 waitid set_tid_address set_robust_list get_robust_list
-         rseq futex futex_waitv futex_wake futex_wait futex_requeue arch_prctl modify_ldt prctl restart_syscall
+         rseq futex futex_waitv futex_wake futex_wait futex_requeue arch_prctl prctl restart_syscall
          gettid getpid getppid getpgid getpgrp setpgid getsid setsid pidfd_open pidfd_send_signal
          process_mrelease",
     ),
@@ -85,8 +85,8 @@ pub const GROUPS: &[Group] = &[
         "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self",
     ),
     allow(
-        "clocks and timers; to set the machine's clock takes a capability",
-        "gettimeofday time times nanosleep clock_gettime clock_getres clock_nanosleep clock_adjtime adjtimex
+        "clocks and timers",
+        "gettimeofday time times nanosleep clock_gettime clock_getres clock_nanosleep
          getitimer setitimer alarm timer_create timer_settime timer_gettime timer_getoverrun timer_delete
          timerfd_create timerfd_settime timerfd_gettime",
     ),
@@ -128,7 +128,11 @@ pub const GROUPS: &[Group] = &[
         "init_module finit_module delete_module kexec_load kexec_file_load reboot iopl ioperm syslog acct
          quotactl quotactl_fd swapon swapoff lsm_get_self_attr lsm_set_self_attr lsm_list_modules",
     ),
-    refuse("the machine's clock and names", "settimeofday clock_settime sethostname setdomainname"),
+    refuse(
+        "the machine's clock and names",
+        "settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname",
+    ),
+    refuse("segments of memory, which programs of 64 bits do without", "modify_ldt"),
     refuse("a file by a handle is found outside of the container's root", "open_by_handle_at"),
     refuse("the terminal of somebody else", "vhangup"),
     refuse(
@@ -236,7 +240,7 @@ pub const BY_CAPABILITY: &[(&str, &str)] = &[
         "SYS_NICE",
         "mbind set_mempolicy set_mempolicy_home_node get_mempolicy migrate_pages move_pages",
     ),
-    ("SYS_TIME", "settimeofday clock_settime"),
+    ("SYS_TIME", "settimeofday clock_settime clock_adjtime adjtimex"),
     ("SYS_TTY_CONFIG", "vhangup"),
     ("SYSLOG", "syslog"),
     ("PERFMON", "perf_event_open"),

@@ -244,6 +244,7 @@ fn arguments_decide_about_sockets_clones_terminals_and_personalities() {
 fn a_capability_brings_its_calls() {
     for (capability, name) in [
         ("SYS_TIME", "clock_settime"),
+        ("SYS_TIME", "adjtimex"),
         ("SYS_ADMIN", "mount"),
         ("SYS_ADMIN", "clone"),
         ("SYS_PTRACE", "ptrace"),
