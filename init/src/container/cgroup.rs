@@ -267,11 +267,18 @@ fn divide(folder: &File, controllers: &str) -> Result<()> {
     let mut file = open_for_writing(folder, FILE).map_err(|errno| Error::new("open", FILE, errno))?;
     file.write_all(controllers.as_bytes()).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::EINVAL) => {
-            let why = "the kernel does not offer all of these cgroup controllers";
-            Error::said("use", controllers.to_owned(), why)
+            let offered = read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+            Error::said("use", missing(controllers, &offered), "the kernel does not offer it to cgroups")
         }
         _ => Error::io("write", FILE, &error),
     })
+}
+
+/// The first of the wanted controllers that is not offered; all of them where that is not the reason.
+fn missing(controllers: &str, offered: &str) -> String {
+    let offered: Vec<&str> = offered.split_whitespace().collect();
+    let mut wanted = controllers.split(' ').map(|word| word.trim_start_matches('+'));
+    wanted.find(|word| !offered.contains(word)).unwrap_or(controllers).to_owned()
 }
 
 /// Lets weights count on every disk of the machine: the kernel leaves them aside until it is told to (`io.cost.qos`).
@@ -395,6 +402,13 @@ mod tests {
         assert_eq!(controllers([&plain, &timed, &placed].into_iter()), "+memory +pids +cpu +cpuset");
         let weighted = Limits { io_weight: 50, ..plain.clone() };
         assert_eq!(controllers([&plain, &weighted].into_iter()), "+memory +pids +io");
+    }
+
+    #[test]
+    fn a_controller_that_is_not_there_is_named() {
+        assert_eq!(missing("+memory +pids +io", "cpuset cpu pids\n"), "memory");
+        assert_eq!(missing("+memory +pids +io", "cpuset io memory\n"), "pids");
+        assert_eq!(missing("+memory +pids", "memory pids\n"), "+memory +pids");
     }
 
     #[test]

@@ -204,6 +204,9 @@ impl Failure {
     pub(super) fn sentence(&self, object: &str) -> String {
         let reason = match self.step {
             Step::Seccomp => seccomp::explain(self.errno),
+            Step::Layers if self.errno == Errno::EINVAL => {
+                "the kernel cannot give layers to a service's own users, as Linux 5.19 and later can"
+            }
             _ => self.errno.desc(),
         };
         format!("{} `{object}`: {reason}", self.step.verb())

@@ -238,9 +238,20 @@ fn begin(
 /// Runs `child` in `cgroup`, with a pipe for what it has to say.
 fn clone(cgroup: BorrowedFd<'_>, namespaces: i32, child: impl FnOnce(OwnedFd) -> i32) -> Result<Started> {
     let failed = |errno| Error::new("clone", "the container's process", errno);
+    let not_cloned = |errno| match errno {
+        Errno::EINVAL => {
+            let why = "the kernel lacks one of its namespaces (CONFIG_PID_NS, CONFIG_IPC_NS, CONFIG_NET_NS)";
+            Error::said("clone", "the container's process", why)
+        }
+        Errno::ENOSPC => {
+            let why = "the kernel allows no further one of its namespaces (user.max_*_namespaces)";
+            Error::said("clone", "the container's process", why)
+        }
+        errno => failed(errno),
+    };
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-    let pid = sys::clone_into(Some(cgroup), namespaces, || child(report)).map_err(failed)?;
+    let pid = sys::clone_into(Some(cgroup), namespaces, || child(report)).map_err(not_cloned)?;
     Ok(Started { pid, status })
 }
 

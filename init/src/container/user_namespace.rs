@@ -28,7 +28,14 @@ impl UserNamespace {
     /// The kernel makes a namespace together with a process, so one is cloned that ends at once. Its zombie is
     /// all that the rest needs, and waits for the supervisor to be reaped.
     pub(super) fn make(ranges: &[IdRange]) -> Result<Self> {
-        let failed = |errno| Error::new("make", "a user namespace", errno);
+        let failed = |errno| {
+            let said = |why: &str| Error::said("make", "a user namespace", why);
+            match errno {
+                Errno::EINVAL => said("the kernel has none (CONFIG_USER_NS)"),
+                Errno::ENOSPC => said("the kernel allows no further one (user.max_user_namespaces)"),
+                errno => Error::new("make", "a user namespace", errno),
+            }
+        };
         let pid = sys::clone_into(None, libc::CLONE_NEWUSER, forbid_nesting).map_err(failed)?;
         let zombie = rustix::process::Pid::from_raw(pid.as_raw()).ok_or_else(|| failed(Errno::ESRCH))?;
         let ended = waitid(WaitId::Pid(zombie), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
