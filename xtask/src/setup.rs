@@ -19,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mounts /dev, /proc and /sys while the images are made"),
     ("qemu-system-x86", "boots machines"),
     ("skopeo", "writes image archives"),
+    ("systemd", "scores the isolation of services in the tests"),
     ("uidmap", "lets mmdebstrap run as an ordinary user"),
     ("umoci", "writes image layouts"),
     ("zstd", "compresses for the benchmark"),
