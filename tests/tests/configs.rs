@@ -39,6 +39,13 @@ fn the_page_of_a_oneshot_is_served() {
 }
 
 #[test]
+fn a_server_answers_that_has_given_up_what_it_does_not_need() {
+    let machine = Config::of_file("configs/hardened.toml").publish(80).boot();
+    assert_answers(machine.port(80), HTTP, "made by 0 of page");
+    end(machine);
+}
+
+#[test]
 fn the_application_reaches_its_database() {
     let machine = Config::of_file("configs/app.toml").publish(3000).publish(5432).memory("1GiB").boot();
     assert_answers(machine.port(3000), HTTP, "visit 1");
