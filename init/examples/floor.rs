@@ -1,27 +1,41 @@
-//! The floor of the benchmark: the least that a PID 1 can do to run one program in a container.
+//! The floor of the benchmark: the least that a PID 1 can do to run programs in containers.
 //!
-//! It takes the same boot manifest as init, loads the same modules and mounts the same layers; then it clones
-//! the first service's program into its namespaces, on an overlay root, with its seccomp filter, and does nothing
-//! else: no standard mounts, no cgroup, no user, no limits, no capabilities, no supervision. What init needs beyond it is the
-//! price of those.
+//! It takes the same boot manifest as init, loads the same modules and mounts the same layers; then it clones each
+//! program into the same namespaces and a cgroup with the same limits, on an overlay root whose owners are mapped, with
+//! the kinds of file systems that belong to these namespaces and the same seccomp filter. It does nothing else: no masks,
+//! no devices, no descriptors, no resource limits, no capabilities, no log, no supervision. What init needs beyond it is
+//! the price of those.
+//!
+//! A program with `FLOOR=bare` in its environment gets none of the file systems either.
 
 #![no_main]
 
 use std::convert::Infallible;
 use std::ffi::{CString, c_int};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
 
-use init::container::Filter;
-use init::error::{Error, Result};
+use init::clock::{self, nanoseconds};
+use init::container::{Filter, Group, Parent};
+use init::error::{Error, Result, errno};
 use init::log::Console;
 use init::sys::{self, Strings};
-use init::{boot, clock, fatal, layers, modules, mounts};
-use manifest::Seccomp;
+use init::{boot, fatal, layers, modules, mounts, report};
+use manifest::report::Report;
+use manifest::{Container, IDS_PER_CONTAINER, Ids, Kind, Manifest, Seccomp};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::wait::wait;
-use nix::unistd::{chdir, mkdir, pivot_root};
-use nix::{errno::Errno, sys::stat::Mode};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::wait::{wait, waitpid};
+use nix::unistd::{Gid, Uid, chdir, mkdir, pipe2, pivot_root, setresgid, setresuid};
+use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 init::entry!(first_process);
 
@@ -33,45 +47,25 @@ fn first_process() -> c_int {
 }
 
 fn run() -> Result<Infallible> {
-    let began = clock::nanoseconds(clock::now());
+    let began = clock::now();
     mounts::leave_rootfs()?;
     mounts::early()?;
     let mut console = Console::open();
     let manifest = boot::read_manifest()?;
+    boot::tune(&manifest, &mut console);
     modules::load(&manifest.modules, &mut console);
     layers::mount_all(&manifest.layers)?;
     // The setting of init's that makes a filter dearer: the same filter costs the same on both sides.
     let harden = "/proc/sys/net/core/bpf_jit_harden";
     fs::write(harden, "2").map_err(|error| Error::io("write", harden, &error))?;
-    let filters = Filter::prepare_all(&manifest.seccomp);
-    let container = match manifest.services.first() {
-        Some(service) => &service.container,
-        None => return Err(Error::said("start", "the first service", "there is none")),
-    };
-    let text = |text: &String| CString::new(text.as_str()).unwrap_or_default();
-    let names: Vec<String> = container.layers.iter().map(usize::to_string).collect();
-    let options =
-        CString::new(format!("lowerdir={},upperdir=../stage/u,workdir=../stage/w", names.join(":")));
-    let options = options.map_err(|_| Error::new("name", "the layers", Errno::EINVAL))?;
-    let arguments: Vec<CString> = container.argv.iter().map(text).collect();
-    let program = arguments.first().cloned().unwrap_or_default();
-    let arguments = Strings::new(arguments);
-    // What the program says of its first moment is worth something only beside these two.
-    let cloned = clock::nanoseconds(clock::now());
-    let moments = [format!("INIT_NS={began}"), format!("CLONE_NS={cloned}")];
-    let environment = Strings::new(moments.iter().map(text).collect());
+    let programs = programs(&manifest)?;
 
-    let filter = match container.seccomp {
-        Seccomp::Program(index) => filters.get(index),
-        Seccomp::Unconfined => None,
-    };
-    let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let confine = || filter.map_or(Ok(()), |filter| filter.install());
-    sys::clone_into(None, namespaces, || match enter(&options).and_then(|()| confine()) {
-        Ok(()) => sys::execute(&program, &arguments, &environment) as c_int,
-        Err(errno) => errno as c_int,
-    })
-    .map_err(|errno| Error::new("clone", "the program", errno))?;
+    let (first_start, ready) = start(&programs)?;
+    report::send(&Report::Ready {
+        init_ns: nanoseconds(began),
+        first_start_ns: nanoseconds(first_start),
+        ready_ns: nanoseconds(ready),
+    })?;
     loop {
         if wait().is_err() {
             nix::unistd::pause();
@@ -79,17 +73,146 @@ fn run() -> Result<Infallible> {
     }
 }
 
-fn enter(options: &CString) -> nix::Result<()> {
+/// What it takes to start a program.
+struct Program {
+    is_oneshot: bool,
+    is_bare: bool,
+    /// Made in advance, as init's are.
+    group: Group,
+    users: File,
+    layers: Vec<CString>,
+    options: CString,
+    path: CString,
+    arguments: Strings,
+    environment: Strings,
+    filter: Option<Rc<Filter>>,
+}
+
+fn programs(manifest: &Manifest) -> Result<Vec<Program>> {
+    let parent = Parent::make(manifest.services.iter().map(|service| &service.container))?;
+    let filters = Filter::prepare_all(&manifest.seccomp);
+    let prepare = |service: &manifest::Service| {
+        let Container { layers, argv, env, limits, ids, seccomp, .. } = &service.container;
+        let text = |text: &String| {
+            CString::new(text.as_str()).map_err(|_| Error::new("use", text.clone(), Errno::EINVAL))
+        };
+        let layers: Vec<String> = layers.iter().map(usize::to_string).collect();
+        let options = format!("lowerdir={},upperdir=../stage/u,workdir=../stage/w", layers.join(":"));
+        let arguments = argv.iter().map(text).collect::<Result<Vec<CString>>>()?;
+        Ok(Program {
+            is_bare: env.iter().any(|variable| variable == "FLOOR=bare"),
+            is_oneshot: service.kind != Kind::Service,
+            group: parent.group(service.name.as_str(), limits)?,
+            users: users(*ids)?,
+            layers: layers.iter().map(text).collect::<Result<_>>()?,
+            options: text(&options)?,
+            path: arguments.first().cloned().unwrap_or_default(),
+            arguments: Strings::new(arguments),
+            environment: Strings::new(vec![]),
+            filter: match seccomp {
+                Seccomp::Program(index) => filters.get(*index).cloned(),
+                Seccomp::Unconfined => None,
+            },
+        })
+    };
+    manifest.services.iter().map(prepare).collect()
+}
+
+/// A user namespace with `ids`, made as init makes those of its containers.
+fn users(ids: Ids) -> Result<File> {
+    let Ids::Own { first } = ids else {
+        return Err(Error::said("use", "the machine's ids", "init has others"));
+    };
+    let failed = |errno| Error::new("make", "a user namespace", errno);
+    let pid = sys::clone_into(None, libc::CLONE_NEWUSER, || 0).map_err(failed)?;
+    let zombie = rustix::process::Pid::from_raw(pid.as_raw()).ok_or_else(|| failed(Errno::ESRCH))?;
+    waitid(WaitId::Pid(zombie), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+        .map_err(|error| failed(errno(error)))?;
+    for file in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{pid}/{file}");
+        fs::write(&path, format!("0 {first} {IDS_PER_CONTAINER}"))
+            .map_err(|error| Error::io("write", path, &error))?;
+    }
+    let users =
+        File::open(format!("/proc/{pid}/ns/user")).map_err(|error| Error::io("open", "/proc", &error))?;
+    waitpid(pid, None).map_err(failed)?;
+    Ok(users)
+}
+
+/// Runs the oneshots one after the other, and starts the rest. Returns when the first one was cloned, and when all of
+/// them were executed: then nobody has the pipe any more, which exec closes.
+fn start(programs: &[Program]) -> Result<(Duration, Duration)> {
+    let failed = |errno| Error::new("clone", "a program", errno);
+    let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let first_start = clock::now();
+    for program in programs {
+        let pid = clone(program).map_err(failed)?;
+        if program.is_oneshot {
+            waitpid(pid, None).map_err(failed)?;
+        }
+    }
+    drop(report);
+    File::from(status).read(&mut [0]).map_err(|error| Error::io("wait for", "the programs", &error))?;
+    Ok((first_start, clock::now()))
+}
+
+fn clone(program: &Program) -> nix::Result<nix::unistd::Pid> {
+    let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    sys::clone_into(Some(program.group.as_fd()), namespaces, || match enter(program) {
+        Ok(()) => sys::execute(&program.path, &program.arguments, &program.environment) as c_int,
+        Err(errno) => errno as c_int,
+    })
+}
+
+/// What a container's namespaces show of themselves, and where it can write: kind, place, options.
+const STANDARD: [(&str, &str, Option<&str>); 6] = [
+    ("proc", "proc", Some("hidepid=invisible")),
+    ("sysfs", "sys", None),
+    ("tmpfs", "dev", Some("mode=0755")),
+    ("devpts", "dev/pts", None),
+    ("tmpfs", "dev/shm", None),
+    ("mqueue", "dev/mqueue", None),
+];
+
+fn enter(program: &Program) -> nix::Result<()> {
     const NONE: Option<&str> = None;
-    chdir("/run/coracle/stage")?;
+    unshare(CloneFlags::CLONE_NEWCGROUP)?;
+    chdir(mounts::STAGE)?;
     mount(Some("tmpfs"), ".", Some("tmpfs"), MsFlags::empty(), NONE)?;
-    chdir("/run/coracle/stage")?;
+    chdir(mounts::STAGE)?;
     for folder in ["u", "w", "r"] {
         mkdir(folder, Mode::S_IRWXU)?;
     }
     chdir(layers::MOUNTED)?;
-    mount(Some("overlay"), "../stage/r", Some("overlay"), MsFlags::empty(), Some(options.as_c_str()))?;
+    for layer in &program.layers {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree: OwnedFd = open_tree(CWD, layer, flags).map_err(errno)?;
+        sys::map_mount_owners(tree.as_fd(), program.users.as_fd())?;
+        move_mount(&tree, c"", CWD, layer, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(errno)?;
+    }
+    mount(
+        Some("overlay"),
+        "../stage/r",
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(program.options.as_c_str()),
+    )?;
     chdir("../stage/r")?;
+    if !program.is_bare {
+        for (kind, target, options) in STANDARD {
+            mount(Some(kind), target, Some(kind), MsFlags::empty(), options)?;
+            if target == "dev" {
+                for folder in ["dev/pts", "dev/shm", "dev/mqueue"] {
+                    mkdir(folder, Mode::S_IRWXU)?;
+                }
+            }
+        }
+    }
     pivot_root(".", ".")?;
-    umount2(".", MntFlags::MNT_DETACH)
+    umount2(".", MntFlags::MNT_DETACH)?;
+    setns(&program.users, CloneFlags::CLONE_NEWUSER)?;
+    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
+    prctl::set_no_new_privs()?;
+    program.filter.as_ref().map_or(Ok(()), |filter| filter.install())
 }
