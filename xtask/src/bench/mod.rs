@@ -8,6 +8,7 @@ mod boot;
 mod build;
 mod change;
 mod cold;
+mod containers;
 mod conversion;
 mod document;
 mod figure;
@@ -15,6 +16,7 @@ mod guest;
 mod layout;
 mod machine;
 mod memory;
+mod peers;
 mod pinned;
 mod sample;
 mod shutdown;
@@ -42,7 +44,7 @@ struct Row {
     measure: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 14] = [
     Row {
         name: "B1",
         question: "A machine built for the first time",
@@ -87,6 +89,18 @@ const ROWS: [Row; 12] = [
         measure: start::measure,
     },
     Row {
+        name: "S3",
+        question: "From one to a thousand services",
+        method: containers::METHOD_OF_MANY,
+        measure: containers::measure_many,
+    },
+    Row {
+        name: "S4",
+        question: "Start, exit and reap of one container",
+        method: containers::METHOD,
+        measure: containers::measure,
+    },
+    Row {
         name: "M1",
         question: "Memory of PID 1 and of an idle container",
         method: memory::METHOD,
@@ -103,7 +117,8 @@ const ROWS: [Row; 12] = [
 ];
 
 /// The names of all rows: what `cargo xtask bench` can be asked for.
-pub const NAMES: &[&str] = &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "M1", "M2", "M3", "D1"];
+pub const NAMES: &[&str] =
+    &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "S3", "S4", "M1", "M2", "M3", "D1"];
 
 /// Where a benchmark finds what it measures.
 struct Bench<'a> {
