@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::fs::File;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -166,8 +166,19 @@ pub fn load_device_program(program: &[BpfInstruction]) -> nix::Result<OwnedFd> {
 /// Lets `program` decide for the processes of `cgroup`, in place of the one before (`BPF_PROG_ATTACH`).
 pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> nix::Result<()> {
     const BPF_PROG_ATTACH: c_int = 8;
+    change_device_program(BPF_PROG_ATTACH, cgroup, program.as_raw_fd())
+}
+
+/// Lets the processes of `cgroup` open what they reach (`BPF_PROG_DETACH`). ENOENT when no program decides.
+pub fn detach_device_program(cgroup: BorrowedFd<'_>) -> nix::Result<()> {
+    const BPF_PROG_DETACH: c_int = 9;
+    // Which program it is needs not be said where there can be only one.
+    change_device_program(BPF_PROG_DETACH, cgroup, 0)
+}
+
+fn change_device_program(command: c_int, cgroup: BorrowedFd<'_>, program: RawFd) -> nix::Result<()> {
     const BPF_CGROUP_DEVICE: u32 = 6;
-    /// `union bpf_attr` for this command, up to and with `attach_flags`.
+    /// `union bpf_attr` for both commands, up to and with `attach_flags`.
     #[repr(C)]
     struct Attributes {
         target: u32,
@@ -177,16 +188,15 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
     }
     let attributes = Attributes {
         target: cgroup.as_raw_fd().cast_unsigned(),
-        program: program.as_raw_fd().cast_unsigned(),
+        program: program.cast_unsigned(),
         kind: BPF_CGROUP_DEVICE,
         // No cgroup below can have another.
         flags: 0,
     };
     // SAFETY: the second argument points to a structure that lives through the call and whose size is the third;
-    // it holds numbers only, and both descriptors are borrowed for the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attributes, size_of::<Attributes>())
-    };
+    // it holds numbers only. The kernel answers for a number that is no descriptor with an error.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of::<Attributes>()) };
     Errno::result(result).map(drop)
 }
 

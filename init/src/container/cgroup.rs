@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::device_program::{Program, Rule};
+use super::device_program::{self, Program, Rule};
 use crate::error::{Error, Result};
 use crate::mounts::make_folder;
 
@@ -142,7 +142,7 @@ impl Group {
             _ => {}
         }
         self.folder = make(&self.path, &self.limits, self.memory)?;
-        Program::load(&self.devices)?.attach(&self.folder)?;
+        device_program::decide(&self.folder, &self.devices)?;
         self.told = Events::default();
         self.is_spent = false;
         Ok(())
@@ -151,7 +151,7 @@ impl Group {
     /// Lets `devices` through, beside those of every container, and no others.
     pub(super) fn allow(&mut self, devices: Vec<Rule>) -> Result<()> {
         if self.devices != devices {
-            Program::load(&devices)?.attach(&self.folder)?;
+            device_program::decide(&self.folder, &devices)?;
             self.devices = devices;
         }
         Ok(())

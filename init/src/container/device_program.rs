@@ -77,6 +77,18 @@ impl Program {
     }
 }
 
+/// Lets `own` through, beside what every container has, and no others, in a cgroup that has a program or none.
+pub(super) fn decide(cgroup: &File, own: &[Rule]) -> Result<()> {
+    if own != Rule::ALL {
+        return Program::load(own)?.attach(cgroup);
+    }
+    // Without a program, so that a runtime in the container can have one for each of its own cgroups.
+    match sys::detach_device_program(cgroup.as_fd()) {
+        Err(errno) if errno != Errno::ENOENT => Err(Error::new("detach", "a device program", errno)),
+        _ => Ok(()),
+    }
+}
+
 /// Where the program has what; the kernel begins with the context in register 1.
 const RESULT: u8 = 0;
 const CONTEXT: u8 = 1;
