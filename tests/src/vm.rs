@@ -30,6 +30,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// From the request to power off to the end of `coracle run`.
 const END_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// QEMU tells the guest which ports have somebody at the other end, and loses what does not fit into the queue for this.
+/// A port that nobody seems to listen to is never written to. So there are few on the device of `coracle run`, and on
+/// each further one.
+const PORTS_PER_DEVICE: usize = 8;
+
 /// Where a machine's kernel comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
@@ -102,8 +107,10 @@ impl Config {
         if !has("volumes") {
             table += "volumes = [\"/proc:/machine/proc\"]\n";
         }
-        table += &format!("devices = [\"/dev/virtio-ports/{name}:/dev/probe\"]\n{keys}\n");
-        self.with(&table)
+        if !has("devices") {
+            table += &format!("devices = [\"/dev/virtio-ports/{name}:/dev/probe\"]\n");
+        }
+        self.with(&format!("{table}{keys}\n"))
     }
 
     /// Further tables.
@@ -210,7 +217,13 @@ impl Config {
         }
         command.arg("--").args(["-qmp", "unix:monitor,server=on,wait=off"]);
         command.args(&self.devices);
-        command.args(self.probes.iter().flat_map(|name| port_arguments(name)));
+        for (index, some) in self.probes.chunks(PORTS_PER_DEVICE).enumerate() {
+            let bus = if index == 0 { "coracle-serial".to_owned() } else { format!("test-serial-{index}") };
+            if index > 0 {
+                command.args(["-device", &format!("virtio-serial-pci,id={bus}")]);
+            }
+            command.args(some.iter().flat_map(|name| port_arguments(&bus, name)));
+        }
         command.stdin(Stdio::null());
         command.stdout(File::create(folder.join("console.log")).unwrap());
         command.stderr(File::create(folder.join("run.log")).unwrap());
@@ -228,13 +241,13 @@ impl Config {
     }
 }
 
-/// A virtio-serial port on the bus that `coracle run` makes, with a socket in QEMU's working directory.
-fn port_arguments(name: &str) -> [String; 4] {
+/// A virtio-serial port, with a socket in QEMU's working directory.
+fn port_arguments(bus: &str, name: &str) -> [String; 4] {
     [
         "-chardev".to_owned(),
         format!("socket,id=test-{name},path={name},server=on,wait=off"),
         "-device".to_owned(),
-        format!("virtserialport,bus=coracle-serial.0,chardev=test-{name},name={name}"),
+        format!("virtserialport,bus={bus}.0,chardev=test-{name},name={name}"),
     ]
 }
 
