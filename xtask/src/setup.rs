@@ -31,14 +31,41 @@ const SECOND_SUITE: &str = "trixie";
 /// How old the second suite's package lists may be before they are fetched again.
 const LISTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Installs what is missing and prepares `target/apt/apt.conf`.
+/// A Debian package that has Docker's default seccomp profile among its sources, and where. Containers with it are what
+/// services are compared with.
+const DOCKER: &str = "golang-github-docker-docker-dev";
+const DOCKER_PROFILE: &str = "usr/share/gocode/src/github.com/docker/docker/profiles/seccomp/default.json";
+
+/// Installs what is missing and prepares `target/apt/apt.conf` and `target/profile/docker.json`.
 pub fn setup(workspace: &Workspace) -> Result<()> {
     let missing: Vec<&str> =
         PACKAGES.iter().map(|(package, _)| *package).filter(|package| !is_installed(package)).collect();
     if !missing.is_empty() {
         install(&missing)?;
     }
-    second_suite(workspace)
+    second_suite(workspace)?;
+    docker_profile(workspace)
+}
+
+/// Fetches the package and takes the one file out of it: it needs not be installed.
+fn docker_profile(workspace: &Workspace) -> Result<()> {
+    let folder = workspace.cache.join("profile");
+    let file = folder.join("docker.json");
+    if !file.is_file() {
+        eprintln!("   fetching Docker's seccomp profile");
+        let draft = folder.join(format!("draft.{}", std::process::id()));
+        make_folder(&draft)?;
+        run_quietly(Command::new("apt-get").current_dir(&draft).args(["--quiet", "download", DOCKER]))?;
+        let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+        let entries = fs::read_dir(&draft).map_err(because("cannot list what apt-get fetched"))?;
+        let package = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).find(is_package);
+        let package = package.ok_or_else(|| format!("apt-get fetched no `{DOCKER}`"))?;
+        run_quietly(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&draft))?;
+        fs::rename(draft.join(DOCKER_PROFILE), &file)
+            .map_err(because(format!("`{DOCKER}` has no `{DOCKER_PROFILE}`")))?;
+        fs::remove_dir_all(&draft).map_err(because(format!("cannot remove `{}`", draft.display())))?;
+    }
+    workspace.link("profile", &folder)
 }
 
 fn is_installed(package: &str) -> bool {
