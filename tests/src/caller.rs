@@ -11,27 +11,33 @@ pub enum Abi {
 
 /// Where the file is in memory.
 const BASE: u64 = 0x40_0000;
+/// Where its input is: see [`probe::hostile::DATA`].
+const INPUT: u64 = probe::hostile::DATA - 56;
+/// All of its memory.
+const SIZE: u64 = 0x4000;
 /// Bytes of an ELF header and one program header.
 const HEADERS: usize = 64 + 56;
 
-/// The file. It reads seven words from its standard input, a number and the call's arguments, and ends with the
-/// error number as its exit code, 0 when there is none. A call that blocks ends by SIGALRM after a second.
+/// The file. It reads seven words from its standard input, a number and the call's arguments, and up to 4,040 bytes
+/// that arguments can point to, at [`probe::hostile::DATA`]. It ends with the error number as its exit code, 0 when
+/// there is none. A call that blocks ends by SIGALRM after a second.
 #[rustfmt::skip]
 pub fn caller(abi: Abi) -> Vec<u8> {
     let enter: [u8; 2] = match abi {
         Abi::Native => [0x0f, 0x05],
         Abi::I386 => [0xcd, 0x80],
     };
+    let input = u32::try_from(INPUT).unwrap().to_le_bytes();
     let code = [
         // alarm(1)
         &[0xbf, 0x01, 0, 0, 0][..],                     // mov edi, 1
         &[0xb8, 37, 0, 0, 0],                           // mov eax, 37
         &[0x0f, 0x05],                                  // syscall
-        // read(0, rsp, 56)
-        &[0x48, 0x83, 0xec, 64],                        // sub rsp, 64
+        // read(0, rsp, 4096), with the stack at the input
+        &[0xbc, input[0], input[1], input[2], input[3]], // mov esp, INPUT
         &[0x31, 0xff],                                  // xor edi, edi
         &[0x48, 0x89, 0xe6],                            // mov rsi, rsp
-        &[0xba, 56, 0, 0, 0],                           // mov edx, 56
+        &[0xba, 0, 0x10, 0, 0],                         // mov edx, 4096
         &[0x31, 0xc0],                                  // xor eax, eax
         &[0x0f, 0x05],                                  // syscall
         // The call, with each word in its register.
@@ -57,9 +63,9 @@ pub fn caller(abi: Abi) -> Vec<u8> {
         // Entry, program headers, no section headers; no flags; sizes and numbers of headers
         &words(&[BASE + HEADERS as u64, 64, 0]),
         &[0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0],
-        // All of the file (a segment of type 1), readable and executable (5)
-        &[1, 0, 0, 0, 5, 0, 0, 0],
-        &words(&[0, BASE, BASE, length, length, 0x1000]),
+        // All of the file (a segment of type 1), readable, writable and executable (7), with zeros behind it
+        &[1, 0, 0, 0, 7, 0, 0, 0],
+        &words(&[0, BASE, BASE, length, SIZE, 0x1000]),
         &code,
     ]
     .concat()

@@ -14,7 +14,7 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What makes a program static.
 pub const STATIC: &str = "-C target-feature=+crt-static";
 
-/// Builds `target/dist/{coracle,init}` and `target/dist-test/probe`, and prints their sizes.
+/// Builds `target/dist/{coracle,init}` and `target/dist-test/{probe,hostile}`, and prints their sizes.
 pub fn dist(workspace: &Workspace) -> Result<()> {
     cargo(workspace, &["build", "--release", "--package", "builder"], false)?;
     cargo(workspace, &["build", "--profile", "init", "--package", "init", "--package", "probe"], true)?;
@@ -22,7 +22,8 @@ pub fn dist(workspace: &Workspace) -> Result<()> {
     let programs = built.join(TARGET).join("init");
     place(&built.join("release/coracle"), &workspace.target("dist/coracle"))?;
     place(&programs.join("init"), &workspace.target("dist/init"))?;
-    place(&programs.join("probe"), &workspace.target("dist-test/probe"))
+    place(&programs.join("probe"), &workspace.target("dist-test/probe"))?;
+    place(&programs.join("hostile"), &workspace.target("dist-test/hostile"))
 }
 
 fn cargo(workspace: &Workspace, arguments: &[&str], is_static: bool) -> Result<()> {

@@ -3,6 +3,8 @@
 //! The test asks with a [`Request`] and gets one [`Message::Answer`] or [`Message::Refusal`]; a [`Message::Event`]
 //! may come at any time.
 
+pub mod hostile;
+
 use serde::{Deserialize, Serialize};
 
 /// Where the probe expects its port, unless its command line names another path.
