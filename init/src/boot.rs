@@ -47,6 +47,11 @@ fn parse(text: &[u8]) -> Result<Manifest> {
             let name = &service.name;
             return Err(refuse(format!("service `{name}` has a seccomp program that the machine has not")));
         }
+        let mut edges = service.depends_on.iter();
+        if edges.any(|edge| edge.service >= manifest.services.len()) {
+            let name = &service.name;
+            return Err(refuse(format!("service `{name}` waits for a service that the machine has not")));
+        }
         if container.argv.is_empty() {
             return Err(refuse(format!("service `{}` has no program", service.name)));
         }
@@ -128,12 +133,14 @@ mod tests {
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
         let text = r#"{"version":4,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[{
-            "name":"web","kind":"service","restart":"always","stop":{"signal":15,"grace_ms":1},"container":{
+            "name":"web","kind":"service","depends_on":[],"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
+            "restart":{"policy":"always","prevented_by":[],"backoff":{"first_ms":1,"factor":1,"cap_ms":1,"jitter_percent":0,
+            "reset_ms":1},"give_up":null},"stop":{"signal":15,"grace_ms":1},"container":{
             "layers":[0],"read_only":false,"hostname":"web","argv":["x"],"env":[],"cwd":"/",
             "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},
             "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own",
             "ipc":"own","set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":"unconfined",
-            "mounts":[],"devices":[],"limits":{"memory":"half","memory_reservation":0,"processes":1,
+            "mounts":[],"devices":[],"sockets":[],"limits":{"memory":"half","memory_reservation":0,"processes":1,
             "processor_millis":0,"processors":[],"io_weight":0,"oom_score_adj":0,"shm_size":1,"resources":[]}}}]}"#;
         assert!(refusal(text).ends_with("service `web` has a layer that the machine has not"));
     }

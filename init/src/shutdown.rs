@@ -4,18 +4,9 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::sync;
 
-use crate::{fatal, mounts};
+use supervision::Power;
 
-/// What the machine does when everything has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Power {
-    /// Off.
-    Off,
-    /// On again.
-    Reboot,
-    /// Neither: the processor stops, the power stays on.
-    Halt,
-}
+use crate::{fatal, mounts};
 
 /// Writes everything back and lets go of the layers.
 pub fn unmount() {

@@ -208,6 +208,18 @@ pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Makes `descriptor` known as `number` as well, in place of what has been, and keeps that one through exec.
+pub fn duplicate(descriptor: BorrowedFd<'_>, number: c_uint) -> nix::Result<()> {
+    let number = c_int::try_from(number).map_err(|_| Errno::EBADF)?;
+    if descriptor.as_raw_fd() == number {
+        // SAFETY: the command takes a number and touches no memory; the descriptor is borrowed for the call.
+        return Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).map(drop);
+    }
+    // SAFETY: dup2 touches no memory. A descriptor that has the number is closed, so an owner of it, if there is one,
+    // would go on with another file: the only caller is a child right before exec, which uses none of them again.
+    Errno::result(unsafe { libc::dup2(descriptor.as_raw_fd(), number) }).map(drop)
+}
+
 /// Sets attributes (`MOUNT_ATTR_*`) of the mount that `mount` is the root of.
 pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
     change_mount_attributes(mount, attributes, 0)

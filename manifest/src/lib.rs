@@ -12,6 +12,8 @@ pub mod name;
 pub mod profile;
 pub mod program;
 pub mod report;
+pub mod signal;
+pub mod supervision;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,10 @@ pub use limits::{Limits, Memory, Resource, ResourceLimit, UNLIMITED};
 pub use name::Name;
 pub use profile::{Capabilities, Namespace, Profile, Sysctl};
 pub use program::{Instruction, Program};
+pub use supervision::{
+    Backoff, Condition, Dependency, GiveUp, Health, Kind, OnFailure, OnUnhealthy, Probe, Ready, ReadyBy,
+    Restart, RestartPolicy, Stop, Then,
+};
 
 /// The version of the boot manifest's shape. init refuses any other.
 pub const VERSION: u32 = 4;
@@ -36,6 +42,10 @@ pub mod path {
     pub const LAYERS: &str = "/coracle/layers";
     /// The file in a container's root that init binds the machine's `resolv.conf` over.
     pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+    /// The machine's folder of sockets on which services say how they are, one of each service's name.
+    pub const NOTIFY: &str = "/run/coracle/notify";
+    /// That socket as the service sees it.
+    pub const NOTIFY_TARGET: &str = "/dev/notify";
 }
 
 /// The whole machine, as init sees it.
@@ -56,7 +66,7 @@ pub struct Manifest {
     pub network: Network,
     /// What sees to it that PID 1 is not stuck.
     pub watchdog: Watchdog,
-    /// Oneshots in the order in which they run, then services in the order in which they start.
+    /// All nodes of the graph.
     pub services: Vec<Service>,
 }
 
@@ -91,57 +101,20 @@ pub struct Service {
     pub name: Name,
     /// Long-running, or run to its end once.
     pub kind: Kind,
+    /// What it waits for. These edges have no cycle.
+    pub depends_on: Vec<Dependency>,
+    /// When it is ready.
+    pub ready: Ready,
+    /// How its health is found out, if it is.
+    pub health: Option<Health>,
+    /// Milliseconds between two of its signs of life (`WATCHDOG=1`) after which it is stopped as failed; 0 for none.
+    pub watchdog_ms: u64,
     /// What follows its end.
     pub restart: Restart,
     /// How it is asked to end.
     pub stop: Stop,
     /// What runs.
     pub container: Container,
-}
-
-/// Whether a service runs for as long as the machine does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Long-running; all of them start at once when the last oneshot has completed.
-    Service,
-    /// Run to its end once, before anything that stands after it in the list starts.
-    Oneshot {
-        /// What a final failure does to the boot.
-        on_failure: OnFailure,
-    },
-}
-
-/// What the failure of a oneshot does, once its restart policy has given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnFailure {
-    /// The machine stops what runs and powers off, with the oneshot's exit code in its report.
-    AbortBoot,
-    /// The boot goes on.
-    Ignore,
-}
-
-/// The restart policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Restart {
-    /// Its end is final.
-    Never,
-    /// Started again, after the backoff, when it ends with a code other than 0 or by a signal.
-    OnFailure,
-    /// Started again, after the backoff, however it ends.
-    Always,
-}
-
-/// How a service is asked to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stop {
-    /// Sent first, to the container's first process: a signal number, 1 to 64.
-    pub signal: i32,
-    /// Milliseconds from the stop signal to `cgroup.kill`.
-    pub grace_ms: u64,
 }
 
 /// A container: a process, its root and what it may do. Knows nothing of services.
@@ -174,6 +147,8 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Device nodes beside the standard ones.
     pub devices: Vec<Device>,
+    /// Sockets that init listens on.
+    pub sockets: Vec<Socket>,
     /// What it may take of the machine.
     pub limits: Limits,
 }
@@ -253,5 +228,15 @@ pub struct Device {
     /// Absolute path of the node on the machine; `/dev/virtio-ports/NAME` stands for the port of that name.
     pub source: String,
     /// Absolute path inside, below `/dev`. The node belongs to the first process's user.
+    pub target: String,
+}
+
+/// A socket of init's that appears in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket {
+    /// Absolute path on the machine.
+    pub source: String,
+    /// Absolute path inside, in `/dev`.
     pub target: String,
 }

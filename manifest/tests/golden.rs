@@ -7,9 +7,10 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Capabilities, Container, Device, Ids, Kind, Limits, Manifest, Memory, Mount, Name, Namespace, Network,
-    OnFailure, Profile, Program, Resource, ResourceLimit, Restart, Seccomp, Service, Stop, Sysctl, UNLIMITED,
-    User, Watchdog,
+    Backoff, Capabilities, Condition, Container, Dependency, Device, GiveUp, Health, Ids, Kind, Limits,
+    Manifest, Memory, Mount, Name, Namespace, Network, OnFailure, OnUnhealthy, Probe, Profile, Program,
+    Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy, Seccomp, Service, Socket, Stop, Sysctl,
+    Then, UNLIMITED, User, Watchdog,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,23 +22,37 @@ const GOLDEN: &str = r#"
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
 "network":"dhcp","watchdog":{"armed":{"timeout":60}},
 "services":[
-{"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"restart":"on-failure",
+{"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"depends_on":[],
+"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
+"restart":{"policy":"on-failure","prevented_by":[125],
+"backoff":{"first_ms":100,"factor":2,"cap_ms":30000,"jitter_percent":0,"reset_ms":60000},"give_up":null},
 "stop":{"signal":15,"grace_ms":10000},
 "container":{"layers":[1],"read_only":true,"hostname":"migrate",
 "argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":1531,"held":1531},"network":"machine","pid":"own","ipc":"own",
 "set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
-"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
+"sockets":[],"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
 "oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
-{"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"restart":"never",
+{"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"depends_on":[],
+"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
+"restart":{"policy":"never","prevented_by":[125],
+"backoff":{"first_ms":100,"factor":2,"cap_ms":30000,"jitter_percent":0,"reset_ms":60000},"give_up":null},
 "stop":{"signal":9,"grace_ms":0},
 "container":{"layers":[1],"read_only":true,"hostname":"warm-up",
 "argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own","ipc":"own",
 "set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
-"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
+"sockets":[],"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
 "oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
-{"name":"web","kind":"service","restart":"always",
+{"name":"web","kind":"service",
+"depends_on":[{"service":0,"condition":"completed","on_failure":"degrade","restart_with":false},
+{"service":1,"condition":"ready","on_failure":"ignore","restart_with":true}],
+"ready":{"by":{"probe":{"tcp":80}},"timeout_ms":90000},
+"health":{"probe":{"http":{"port":80,"host":"localhost","path":"/"}},"interval_ms":30000,"timeout_ms":1000,"retries":3,
+"start_period_ms":0,"start_interval_ms":5000,"on_unhealthy":"reboot"},"watchdog_ms":7000,
+"restart":{"policy":"always","prevented_by":[],
+"backoff":{"first_ms":1,"factor":3,"cap_ms":9,"jitter_percent":20,"reset_ms":60000},
+"give_up":{"after":10,"within_ms":300000,"then":"poweroff"}},
 "stop":{"signal":3,"grace_ms":90000},
 "container":{"layers":[0,2,1],"read_only":false,"hostname":"front",
 "argv":["/bin/web","--name=\"é\""],"env":["PATH=/bin","EMPTY="],"cwd":"/srv","ids":"machine",
@@ -50,6 +65,7 @@ const GOLDEN: &str = r#"
 {"tmpfs":{"target":"/run","size":1048576,"mode":1023,"read_only":false,"no_exec":true}},
 {"bind":{"source":"/srv/data","target":"/data","read_only":true,"no_exec":false}}],
 "devices":[{"source":"/dev/virtio-ports/a","target":"/dev/a"}],
+"sockets":[{"source":"/run/coracle/notify/web","target":"/dev/notify"}],
 "limits":{"memory":{"bytes":67108864},"memory_reservation":8388608,"processes":64,"processor_millis":1500,
 "processors":[0,2],"io_weight":300,"oom_score_adj":-500,"shm_size":4096,
 "resources":[{"resource":"nofile","soft":1024,"hard":18446744073709551615}]}}}]}
@@ -81,12 +97,25 @@ fn profile(capabilities: u64) -> Profile {
     }
 }
 
+const BACKOFF: Backoff =
+    Backoff { first_ms: 100, factor: 2, cap_ms: 30_000, jitter_percent: 0, reset_ms: 60_000 };
+
 /// A oneshot with as little as a service can have.
-fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, capabilities: u64) -> Service {
+fn oneshot(
+    called: &str,
+    on_failure: OnFailure,
+    policy: RestartPolicy,
+    stop: Stop,
+    capabilities: u64,
+) -> Service {
     Service {
         name: name(called),
         kind: Kind::Oneshot { on_failure },
-        restart,
+        depends_on: Vec::new(),
+        ready: Ready { by: ReadyBy::Started, timeout_ms: 0 },
+        health: None,
+        watchdog_ms: 0,
+        restart: Restart { policy, prevented_by: vec![125], backoff: BACKOFF, give_up: None },
         stop,
         container: Container {
             layers: vec![1],
@@ -101,6 +130,7 @@ fn oneshot(called: &str, on_failure: OnFailure, restart: Restart, stop: Stop, ca
             seccomp: Seccomp::Program(1),
             mounts: Vec::new(),
             devices: Vec::new(),
+            sockets: Vec::new(),
             limits: Limits {
                 memory: Memory::Half,
                 memory_reservation: 0,
@@ -121,7 +151,37 @@ fn web() -> Service {
     Service {
         name: name("web"),
         kind: Kind::Service,
-        restart: Restart::Always,
+        depends_on: vec![
+            Dependency {
+                service: 0,
+                condition: Condition::Completed,
+                on_failure: OnFailure::Degrade,
+                restart_with: false,
+            },
+            Dependency {
+                service: 1,
+                condition: Condition::Ready,
+                on_failure: OnFailure::Ignore,
+                restart_with: true,
+            },
+        ],
+        ready: Ready { by: ReadyBy::Probe(Probe::Tcp(80)), timeout_ms: 90_000 },
+        health: Some(Health {
+            probe: Probe::Http { port: 80, host: "localhost".into(), path: "/".into() },
+            interval_ms: 30_000,
+            timeout_ms: 1000,
+            retries: 3,
+            start_period_ms: 0,
+            start_interval_ms: 5000,
+            on_unhealthy: OnUnhealthy::Reboot,
+        }),
+        watchdog_ms: 7000,
+        restart: Restart {
+            policy: RestartPolicy::Always,
+            prevented_by: Vec::new(),
+            backoff: Backoff { first_ms: 1, factor: 3, cap_ms: 9, jitter_percent: 20, ..BACKOFF },
+            give_up: Some(GiveUp { after: 10, within_ms: 300_000, then: Then::Poweroff }),
+        },
         stop: Stop { signal: 3, grace_ms: 90_000 },
         container: Container {
             layers: vec![0, 2, 1],
@@ -159,6 +219,7 @@ fn web() -> Service {
                 },
             ],
             devices: vec![Device { source: "/dev/virtio-ports/a".into(), target: "/dev/a".into() }],
+            sockets: vec![Socket { source: "/run/coracle/notify/web".into(), target: "/dev/notify".into() }],
             limits: Limits {
                 memory: Memory::Bytes(64 << 20),
                 memory_reservation: 8 << 20,
@@ -187,8 +248,8 @@ fn sample() -> Manifest {
         network: Network::Dhcp,
         watchdog: Watchdog::Armed { timeout: 60 },
         services: vec![
-            oneshot("migrate", OnFailure::AbortBoot, Restart::OnFailure, gently, 1531),
-            oneshot("warm-up", OnFailure::Ignore, Restart::Never, at_once, 0),
+            oneshot("migrate", OnFailure::AbortBoot, RestartPolicy::OnFailure, gently, 1531),
+            oneshot("warm-up", OnFailure::Ignore, RestartPolicy::Never, at_once, 0),
             web(),
         ],
     }
@@ -226,7 +287,9 @@ fn what_another_version_might_add_or_leave_out_is_refused() {
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),
-        (r#""restart":"never""#, r#""restart":"sometimes""#),
+        (r#""policy":"never""#, r#""policy":"sometimes""#),
+        (r#","condition":"completed""#, ""),
+        (r#""give_up":{"#, r#""give_up":{"never":1,"#),
         (r#""signal":9"#, r#""signal":9,"second_signal":9"#),
         (r#","ids":"machine""#, ""),
         (r#""ids":"machine""#, r#""ids":"all""#),

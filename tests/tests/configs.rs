@@ -46,6 +46,18 @@ fn a_server_answers_that_has_given_up_what_it_does_not_need() {
 }
 
 #[test]
+fn the_graph_brings_up_a_page_from_the_database_and_ends_in_reverse() {
+    let machine = Config::of_file("configs/graph.toml").publish(80).memory("1GiB").boot();
+    assert_answers(machine.port(80), HTTP, "from a database: 42");
+    let ended = machine.power_off();
+    let at = |sentence: &str| {
+        ended.output.find(sentence).unwrap_or_else(|| panic!("{sentence}: {}", ended.output))
+    };
+    assert!(at("`page` has ended") < at("the machine powers off"), "{}", ended.output);
+    assert!(at("the database still runs") < at("`web` has ended"), "{}", ended.output);
+}
+
+#[test]
 fn the_application_reaches_its_database() {
     let machine = Config::of_file("configs/app.toml").publish(3000).publish(5432).memory("1GiB").boot();
     assert_answers(machine.port(3000), HTTP, "visit 1");

@@ -46,14 +46,16 @@ fn the_readmes_commands_work() {
 #[test]
 fn the_reference_of_the_config_is_complete_and_its_example_is_right() {
     let document = read("docs/config.md");
-    let code =
-        ["raw", "limits", "profile"].map(|file| read(&format!("builder/src/config/{file}.rs"))).concat();
+    let documents = document.clone() + &read("docs/supervision.md");
+    let code = ["raw", "limits", "profile", "supervision/raw"]
+        .map(|file| read(&format!("builder/src/config/{file}.rs")))
+        .concat();
     let keys: Vec<&str> =
         code.split("fields.take(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert!(keys.contains(&"stop-grace-period") && keys.contains(&"pids-limit"), "{keys:?}");
     for key in keys {
         let is_there =
-            document.contains(&format!("`{key}`")) || document.contains(&format!("`kernel.{key}`"));
+            documents.contains(&format!("`{key}`")) || documents.contains(&format!("`kernel.{key}`"));
         assert!(is_there, "`{key}` is missing");
     }
     let [example] = blocks(&document, "toml")[..] else { panic!("one example is expected") };
@@ -98,6 +100,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/config.md",
         "docs/escapes.md",
         "docs/security.md",
+        "docs/supervision.md",
         "docs/system-calls.md",
     ] {
         let folder = root().join(document).parent().unwrap().to_owned();

@@ -181,15 +181,16 @@ fn a_thousand_starts_beside_a_swapping_neighbour_change_nothing_outside() {
     let service = |name: &str, command: &str, keys: &str| {
         format!("[service.{name}]\nimage = \"{probe}\"\ncommand = [\"/probe\", {command}]\n{keys}\n")
     };
+    /// Whoever is first makes the folder its own.
+    const AFTER: &str = "depends-on = { maker = \"completed\" }";
     let victims: String = (0..160)
         .map(|number| {
             let (source, file) = if number % 2 == 0 { ("a", "marker") } else { ("a/new", "new/marker") };
-            let keys = format!("read-only = true\nvolumes = [\"/srv/v/{source}:/in\"]");
+            let keys = format!("read-only = true\nvolumes = [\"/srv/v/{source}:/in\"]\n{AFTER}");
             service(&format!("v{number}"), &format!("\"witness\", \"/in/{file}\""), &keys)
         })
         .collect();
     let machine = Config::new("swapped")
-        // Whoever is first makes the folder its own.
         .with(
             &service("maker", "\"exit\", \"0\"", "volumes = [\"/srv/v:/v\"]")
                 .replace("[service.", "[oneshot."),
@@ -197,7 +198,11 @@ fn a_thousand_starts_beside_a_swapping_neighbour_change_nothing_outside() {
         .with("[[file]]\npath = \"/srv/secret/marker\"\ncontents = \"of the machine\"\n")
         .probe("a", "volumes = [\"/srv/secret:/secret\"]")
         .with(&service("spy", "\"spy\"", "userns = \"host\"\npid = \"host\""))
-        .with(&service("swapper", "\"swap\", \"/v\", \"/srv/secret\"", "volumes = [\"/srv/v:/v\"]"))
+        .with(&service(
+            "swapper",
+            "\"swap\", \"/v\", \"/srv/secret\"",
+            &format!("volumes = [\"/srv/v:/v\"]\n{AFTER}"),
+        ))
         .with(&victims)
         .start();
     let begun = Instant::now();

@@ -89,7 +89,8 @@ fn a_link_in_a_shared_volume_leads_nowhere() {
         .with(&format!(
             "[oneshot.attacker]\nimage = \"{busybox}\"\ncommand = [\"ln\", \"-s\", \"/\", \"/v/link\"]\n\
              volumes = [\"/srv/v:/v\"]\n\
-             [oneshot.victim]\nimage = \"{busybox}\"\ncommand = [\"true\"]\nvolumes = [\"/srv/v/link:/v\"]\n"
+             [oneshot.victim]\nimage = \"{busybox}\"\ncommand = [\"true\"]\nvolumes = [\"/srv/v/link:/v\"]\n\
+             depends-on = {{ attacker = \"completed\" }}\n"
         ))
         .start()
         .wait();

@@ -9,13 +9,13 @@ const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
 #[test]
-fn the_power_button_stops_services_in_reverse_order_on_both_kernels() {
+fn the_power_button_stops_services_in_the_reverse_of_their_order_on_both_kernels() {
     for kernel in Kernel::ALL {
         let machine = Config::new("reverse")
             .kernel(kernel)
             .probe("first", "")
-            .probe("second", "stop-signal = \"SIGINT\"")
-            .probe("third", "")
+            .probe("second", "stop-signal = \"SIGINT\"\ndepends-on = [\"first\"]")
+            .probe("third", "depends-on = [\"second\"]")
             .boot();
         for name in ["first", "second", "third"] {
             machine.probe(name).identity();

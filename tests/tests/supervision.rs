@@ -43,7 +43,7 @@ fn an_orphan_is_reaped() {
 }
 
 #[test]
-fn oneshots_run_in_order_before_the_services() {
+fn a_chain_of_oneshots_runs_in_its_order_however_often_each_fails() {
     let busybox = demo_image("busybox");
     let oneshot = |name: &str, script: &str, keys: &str| {
         format!(
@@ -53,14 +53,18 @@ fn oneshots_run_in_order_before_the_services() {
     };
     let machine = Config::new("oneshots")
         .with(&oneshot("zeta", "sleep 1; echo zeta >>/log/order", ""))
-        .with(&oneshot("ignored", "echo ignored >>/log/order; exit 3", "on-failure = \"ignore\""))
+        .with(&oneshot(
+            "ignored",
+            "echo ignored >>/log/order; exit 3",
+            "on-failure = \"ignore\"\ndepends-on = { zeta = \"completed\" }",
+        ))
         .with(&oneshot(
             "stubborn",
             "echo tried >>/log/order; [ -e /log/again ] || { touch /log/again; exit 1; }",
-            "restart = \"on-failure\"",
+            "restart = \"on-failure\"\ndepends-on = { ignored = \"completed\" }",
         ))
-        .with(&oneshot("alpha", "echo alpha >>/log/order", ""))
-        .probe("a", "volumes = [\"/srv/log:/log\"]")
+        .with(&oneshot("alpha", "echo alpha >>/log/order", "depends-on = { stubborn = \"completed\" }"))
+        .probe("a", "volumes = [\"/srv/log:/log\"]\ndepends-on = { alpha = \"completed\" }")
         .boot();
     assert_eq!(machine.probe("a").read("/log/order"), "zeta\nignored\ntried\ntried\nalpha\n");
 }
@@ -70,7 +74,7 @@ fn a_oneshots_failure_stops_the_boot_with_its_code() {
     let busybox = demo_image("busybox");
     let ended = Config::new("failure")
         .with(&format!("[oneshot.migrate]\nimage = \"{busybox}\"\ncommand = [\"sh\", \"-c\", \"exit 7\"]\n"))
-        .probe("never", "")
+        .probe("never", "depends-on = { migrate = \"completed\" }")
         .start()
         .wait();
     assert_eq!(ended.code, 7, "{}", ended.output);

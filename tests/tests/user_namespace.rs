@@ -76,7 +76,13 @@ fn machine(kernel: Kernel) -> Machine {
             "c",
             &format!("{HOST}{}", volumes(", \"/var:/machine/var:ro\", \"/run:/machine/run:ro\"")),
         )
-        .probe_in(&image, "heir", &format!("{KEYS}volumes = [\"/var/lib/will:/will\"]\n"))
+        .probe_in(
+            &image,
+            "heir",
+            &format!(
+                "{KEYS}depends-on = {{ testator = \"completed\" }}\nvolumes = [\"/var/lib/will:/will\"]\n"
+            ),
+        )
         .probe_in(&image, "d", HOST)
         .boot()
 }

@@ -40,6 +40,7 @@ const INIT_DEPENDENCIES: &[&str] = &[
     "serde_core",
     "serde_derive",
     "serde_json",
+    "supervision",
     "syn",
     "unicode-ident",
     "zmij",

@@ -6,14 +6,18 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use manifest::{Kind, Name, OnFailure, Restart};
+use manifest::Name;
 
+use super::graph;
 use super::limits;
 use super::problem::{Problem, suggestion};
 use super::profile::{self, Profile};
 use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, RawWatchdog, Variables};
+use super::supervision;
 use super::value::{self, Port};
-use super::{Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Seccomp, Service, Userns};
+use super::{
+    Compress, Config, File, FileContent, Kernel, KernelSource, Layers, Seccomp, Service, Table, Userns,
+};
 use crate::artifact::erofs::CLUSTER_RANGE;
 use crate::oci::limits::Limits;
 use crate::oci::reference::Reference;
@@ -58,12 +62,15 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     let watchdog = check.watchdog(raw.watchdog);
     let layers = check.layers(raw.layers);
     let mut services: Vec<At<Service>> = Vec::new();
-    for (tables, oneshot) in [(raw.oneshots, true), (raw.services, false)] {
+    let tables =
+        [(raw.oneshots, Table::Oneshot), (raw.services, Table::Service), (raw.shutdowns, Table::Shutdown)];
+    for (tables, kind) in tables {
         for table in tables {
             let span = table.span.clone();
-            let Some(value) = check.service(table, oneshot, &base) else { continue };
-            if services.iter().any(|other| other.value.name == value.name) {
-                check.at(&span, value.path(), "a oneshot has the same name; names are unique in a machine");
+            let Some(value) = check.service(table, kind, &base) else { continue };
+            if let Some(other) = services.iter().find(|other| other.value.name == value.name) {
+                let what = format!("{} has the same name; names are unique in a machine", other.value.path());
+                check.at(&span, value.path(), what);
             }
             services.push(At { value, span });
         }
@@ -73,6 +80,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
         let span = table.span.clone();
         files.extend(check.file(index, table, &base).map(|value| At { value, span }));
     }
+    graph::check(&services, &mut check);
     check.file_collisions(&files);
     check.mount_collisions(&services);
     check.port_collisions(&services);
@@ -265,10 +273,10 @@ impl Check<'_> {
     fn service(
         &mut self,
         At { value: raw, span }: At<RawService>,
-        oneshot: bool,
+        table: Table,
         base: &std::path::Path,
     ) -> Option<Service> {
-        let path = format!("{}.{}", if oneshot { "oneshot" } else { "service" }, raw.name.value);
+        let path = format!("{}.{}", table.as_str(), raw.name.value);
         let name = self.name(&path, &raw.name);
         let image = match &raw.image {
             Some(image) => self.reference(&format!("{path}.image"), image),
@@ -294,17 +302,16 @@ impl Check<'_> {
             self.value(&userns.span, format!("{path}.userns"), value::userns(&userns.value))
         });
         let hostname = raw.hostname.and_then(|name| self.name(&format!("{path}.hostname"), &name));
-        let restart = self.restart(&path, oneshot, raw.restart);
+        let (kind, supervision) = supervision::check(raw.supervision, table, &path, self);
         let stop_signal = raw.stop_signal.and_then(|signal| {
             self.value(&signal.span, format!("{path}.stop-signal"), value::signal(&signal.value.0))
         });
         let grace = raw.stop_grace_period.and_then(|grace| {
             self.value(&grace.span, format!("{path}.stop-grace-period"), value::duration(&grace.value))
         });
-        let on_failure = self.on_failure(&path, raw.on_failure);
         Some(Service {
             name: name?,
-            kind: if oneshot { Kind::Oneshot { on_failure } } else { Kind::Service },
+            kind,
             image: image?,
             command,
             entrypoint,
@@ -321,7 +328,7 @@ impl Check<'_> {
             userns: userns.unwrap_or(if profile.privileged { Userns::Host } else { Userns::Private }),
             profile,
             hostname,
-            restart,
+            supervision,
             stop_signal,
             stop_grace_period: grace.unwrap_or(DEFAULT_GRACE_PERIOD),
         })
@@ -361,43 +368,6 @@ impl Check<'_> {
             environment.insert(name.value, value.value.0);
         }
         environment
-    }
-
-    fn restart(&mut self, path: &str, oneshot: bool, restart: Option<At<String>>) -> Restart {
-        let default = if oneshot { Restart::Never } else { Restart::Always };
-        let Some(restart) = restart else { return default };
-        match restart.value.as_str() {
-            // Compose's spelling of never.
-            "never" | "no" => Restart::Never,
-            "on-failure" => Restart::OnFailure,
-            "always" | "unless-stopped" if oneshot => {
-                let what =
-                    "a oneshot that always restarts never completes; use \"on-failure\" or a [service]";
-                self.at(&restart.span, format!("{path}.restart"), what);
-                default
-            }
-            // Nothing stops a single service of a running machine yet, so the two are the same.
-            "always" | "unless-stopped" => Restart::Always,
-            other => {
-                let known = ["never", "on-failure", "always", "unless-stopped"];
-                let what = format!("`{other}` is no restart policy: there are {}", known.join(", "));
-                self.at(&restart.span, format!("{path}.restart"), what + &suggestion(other, known));
-                default
-            }
-        }
-    }
-
-    fn on_failure(&mut self, path: &str, on_failure: Option<At<String>>) -> OnFailure {
-        let Some(on_failure) = on_failure else { return OnFailure::AbortBoot };
-        match on_failure.value.as_str() {
-            "abort-boot" => OnFailure::AbortBoot,
-            "ignore" => OnFailure::Ignore,
-            other => {
-                let what = format!("`{other}` is neither \"abort-boot\" nor \"ignore\"");
-                self.at(&on_failure.span, format!("{path}.on-failure"), what);
-                OnFailure::AbortBoot
-            }
-        }
     }
 
     fn file(

@@ -119,6 +119,16 @@ impl FromValue for i64 {
     }
 }
 
+impl Decimal {
+    /// Rounded down; none for what is no number from 0 on.
+    pub fn hundredths(&self) -> Option<u32> {
+        let (whole, rest) = self.0.split_once('.').unwrap_or((&self.0, ""));
+        let whole: u32 = whole.parse().ok()?;
+        let part: u32 = format!("{:0<2}", rest.get(..rest.len().min(2))?).parse().ok()?;
+        whole.checked_mul(100)?.checked_add(part)
+    }
+}
+
 impl FromValue for Decimal {
     const EXPECTED: &'static str = "a number such as 1.5";
     fn from_value(value: Value) -> Option<Self> {

@@ -5,17 +5,19 @@
 
 mod check;
 mod document;
+mod graph;
 mod limits;
 mod problem;
 mod profile;
 mod raw;
+mod supervision;
 mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use manifest::{Device, Kind, Name, Restart};
+use manifest::{Device, Kind, Name};
 
 use crate::oci::limits::Limits;
 use crate::oci::reference::Reference;
@@ -23,6 +25,7 @@ pub use problem::{Problems, suggestion};
 #[cfg(test)]
 pub use profile::Capabilities;
 pub use profile::Profile;
+pub use supervision::{Edge, HealthOptions, Supervision, exec as health_test};
 pub use value::{Access, Port, Protocol, Tmpfs, Volume, absolute, duration, signal, signal_name, size};
 
 /// A machine, as its config means it.
@@ -36,7 +39,7 @@ pub struct Config {
     pub watchdog: Option<Duration>,
     /// How its images are stored.
     pub layers: Layers,
-    /// Oneshots in the order in which they are written, then services in theirs.
+    /// Oneshots in the order in which they are written, then services in theirs, then those of the shutdown.
     pub services: Vec<Service>,
     /// Files of the machine itself.
     pub files: Vec<File>,
@@ -97,12 +100,12 @@ pub enum Compress {
     Zstd,
 }
 
-/// A `[service.NAME]` or `[oneshot.NAME]` table. `None` means that the image decides.
+/// A `[service.NAME]`, `[oneshot.NAME]` or `[shutdown.NAME]` table. `None` means that the image decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// The table's name.
     pub name: Name,
-    /// Which of the two tables.
+    /// Which of the tables.
     pub kind: Kind,
     /// The image that it runs.
     pub image: Reference,
@@ -136,12 +139,34 @@ pub struct Service {
     pub profile: Profile,
     /// The host name inside; the service's name when absent.
     pub hostname: Option<Name>,
-    /// The restart policy.
-    pub restart: Restart,
+    /// What it waits for, when it is ready and healthy, and what follows its end.
+    pub supervision: Supervision,
     /// Replaces the image's `StopSignal`.
     pub stop_signal: Option<i32>,
     /// From the stop signal to the kill.
     pub stop_grace_period: Duration,
+}
+
+/// The tables that services stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// `[service.NAME]`
+    Service,
+    /// `[oneshot.NAME]`
+    Oneshot,
+    /// `[shutdown.NAME]`
+    Shutdown,
+}
+
+impl Table {
+    /// The first part of the key path.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Oneshot => "oneshot",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// Whose users and groups those of a service are.
@@ -168,10 +193,11 @@ impl Service {
     /// The key path of this service's table, for messages: `service.web`.
     pub fn path(&self) -> String {
         let table = match self.kind {
-            Kind::Service => "service",
-            Kind::Oneshot { .. } => "oneshot",
+            Kind::Service => Table::Service,
+            Kind::Oneshot { .. } => Table::Oneshot,
+            Kind::Shutdown { .. } => Table::Shutdown,
         };
-        format!("{table}.{}", self.name)
+        format!("{}.{}", table.as_str(), self.name)
     }
 }
 

@@ -4,10 +4,12 @@
 
 use std::ops::Range;
 
+use super::Table as Kind;
 use super::document::{Node, Table, Value};
 use super::limits::RawLimits;
 use super::problem::{Problem, suggestion};
 use super::profile::RawProfile;
+use super::supervision::RawSupervision;
 
 /// What people write who come from Docker, Compose, LinuxKit or systemd, and the key that means it here.
 const OTHER_SPELLINGS: &[(&str, &str)] = &[
@@ -45,6 +47,17 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("masked-paths", "unmask"),
     ("systemcallfilter", "seccomp"),
     ("restart-policy", "restart"),
+    ("depends_on", "depends-on"),
+    ("requires", "depends-on"),
+    ("after", "depends-on"),
+    ("wants", "depends-on"),
+    ("health-check", "healthcheck"),
+    ("readiness", "ready"),
+    ("watchdogsec", "watchdog"),
+    ("restartpreventexitstatus", "restart-prevent-exit-status"),
+    ("restartsec", "backoff"),
+    ("startlimitburst", "give-up"),
+    ("onshutdown", "shutdown"),
     ("timeout-stop", "stop-grace-period"),
     ("userns-mode", "userns"),
     // systemd's, whose words have no hyphens once they are in lower case.
@@ -88,6 +101,7 @@ pub struct Raw {
     pub layers: RawLayers,
     pub services: Vec<At<RawService>>,
     pub oneshots: Vec<At<RawService>>,
+    pub shutdowns: Vec<At<RawService>>,
     pub files: Vec<At<RawFile>>,
 }
 
@@ -126,7 +140,7 @@ pub enum Modules {
     Names(Vec<At<String>>),
 }
 
-/// `[service.NAME]` and `[oneshot.NAME]`.
+/// `[service.NAME]`, `[oneshot.NAME]` and `[shutdown.NAME]`.
 #[derive(Debug)]
 pub struct RawService {
     pub name: At<String>,
@@ -146,10 +160,9 @@ pub struct RawService {
     pub userns: Option<At<String>>,
     pub profile: RawProfile,
     pub hostname: Option<At<String>>,
-    pub restart: Option<At<String>>,
+    pub supervision: RawSupervision,
     pub stop_signal: Option<At<Scalar>>,
     pub stop_grace_period: Option<At<String>>,
-    pub on_failure: Option<At<String>>,
 }
 
 /// `[[file]]`.
@@ -184,11 +197,14 @@ impl Raw {
             .table("watchdog", |fields| RawWatchdog { timeout: fields.take("timeout") })
             .unwrap_or_default();
         let layers = fields.table("layers", RawLayers::read).unwrap_or_default();
-        let services = fields.named_tables("service", |name, fields| RawService::read(name, false, fields));
-        let oneshots = fields.named_tables("oneshot", |name, fields| RawService::read(name, true, fields));
+        let mut tables =
+            |key, kind| fields.named_tables(key, |name, fields| RawService::read(name, kind, fields));
+        let services = tables("service", Kind::Service);
+        let oneshots = tables("oneshot", Kind::Oneshot);
+        let shutdowns = tables("shutdown", Kind::Shutdown);
         let files = fields.list_of_tables("file", RawFile::read);
         fields.finish();
-        Self { name, kernel, watchdog, layers, services, oneshots, files }
+        Self { name, kernel, watchdog, layers, services, oneshots, shutdowns, files }
     }
 }
 
@@ -219,7 +235,7 @@ impl RawLayers {
 }
 
 impl RawService {
-    fn read(name: At<String>, oneshot: bool, fields: &mut Fields<'_>) -> Self {
+    fn read(name: At<String>, kind: Kind, fields: &mut Fields<'_>) -> Self {
         Self {
             name,
             image: fields.take("image"),
@@ -238,10 +254,9 @@ impl RawService {
             userns: fields.take("userns"),
             profile: RawProfile::read(fields),
             hostname: fields.take("hostname"),
-            restart: fields.take("restart"),
+            supervision: RawSupervision::read(kind, fields),
             stop_signal: fields.take("stop-signal"),
             stop_grace_period: fields.take("stop-grace-period"),
-            on_failure: if oneshot { fields.take("on-failure") } else { None },
         }
     }
 }
@@ -373,15 +388,29 @@ impl<'a> Fields<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// The value of a key, of whatever type.
+    pub fn node(&mut self, key: &'static str) -> Option<Node> {
+        self.remove(key)
+    }
+
+    /// Reads a table that is somewhere in the value of a key, at `path` below this table.
+    pub fn inner<T>(&mut self, path: &str, table: Table, read: impl FnOnce(&mut Fields<'_>) -> T) -> T {
+        let mut fields = Fields::new(table, self.path_of(path), self.problems);
+        let value = read(&mut fields);
+        fields.finish();
+        value
+    }
+
     fn remove(&mut self, key: &'static str) -> Option<Node> {
         self.known.push(key);
         let index = self.table.0.iter().position(|entry| entry.key == key)?;
         Some(self.table.0.remove(index).node)
     }
 
-    fn wrong_type(&mut self, path: &str, expected: &str, node: &Node) {
+    /// Reports a value of the wrong type, at `path` below this table.
+    pub fn wrong_type(&mut self, path: &str, expected: &str, node: &Node) {
         let what = format!("expected {expected}, found {}", node.value.kind());
-        self.problems.push(Problem::at(&node.span, path, what));
+        self.problems.push(Problem::at(&node.span, self.path_of(path), what));
     }
 
     /// The value of a key; a wrong type becomes a problem.
@@ -389,22 +418,28 @@ impl<'a> Fields<'a> {
         let node = self.remove(key)?;
         let value = T::from_value(node.value.clone());
         if value.is_none() {
-            self.wrong_type(&self.path_of(key), T::EXPECTED, &node);
+            self.wrong_type(key, T::EXPECTED, &node);
         }
         value.map(|value| At { value, span: node.span })
     }
 
-    fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Fields<'_>) -> T) -> Option<T> {
+    /// The table that is a key's value.
+    pub fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Fields<'_>) -> T) -> Option<T> {
+        self.table_at(key, read).map(|table| table.value)
+    }
+
+    /// Likewise, with its place.
+    pub fn table_at<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Fields<'_>) -> T,
+    ) -> Option<At<T>> {
         let node = self.remove(key)?;
-        let path = self.path_of(key);
         let Value::Table(table) = node.value else {
-            self.wrong_type(&path, "a table", &node);
+            self.wrong_type(key, "a table", &node);
             return None;
         };
-        let mut fields = Fields::new(table, path, self.problems);
-        let value = read(&mut fields);
-        fields.finish();
-        Some(value)
+        Some(At { value: self.inner(key, table, read), span: node.span })
     }
 
     /// `[key.NAME]` tables, each with the place of its name.
@@ -414,22 +449,20 @@ impl<'a> Fields<'a> {
         read: impl Fn(At<String>, &mut Fields<'_>) -> T,
     ) -> Vec<At<T>> {
         let Some(node) = self.remove(key) else { return Vec::new() };
-        let path = self.path_of(key);
         let Value::Table(table) = node.value else {
-            self.wrong_type(&path, &format!("tables with names: [{key}.NAME]"), &node);
+            self.wrong_type(key, &format!("tables with names: [{key}.NAME]"), &node);
             return Vec::new();
         };
         let mut found = Vec::new();
         for entry in table.0 {
-            let path = format!("{path}.{}", entry.key);
+            let path = format!("{key}.{}", entry.key);
             let Value::Table(table) = entry.node.value else {
                 self.wrong_type(&path, "a table", &entry.node);
                 continue;
             };
             let span = entry.key_span.clone();
-            let mut fields = Fields::new(table, path, self.problems);
-            let value = read(At { value: entry.key, span: span.clone() }, &mut fields);
-            fields.finish();
+            let name = At { value: entry.key, span: span.clone() };
+            let value = self.inner(&path, table, |fields| read(name, fields));
             found.push(At { value, span });
         }
         found
@@ -438,22 +471,18 @@ impl<'a> Fields<'a> {
     /// `[[key]]` tables, each with its place.
     fn list_of_tables<T>(&mut self, key: &'static str, read: impl Fn(&mut Fields<'_>) -> T) -> Vec<At<T>> {
         let Some(node) = self.remove(key) else { return Vec::new() };
-        let path = self.path_of(key);
         let Value::List(nodes) = node.value else {
-            self.wrong_type(&path, &format!("a list of tables: [[{key}]]"), &node);
+            self.wrong_type(key, &format!("a list of tables: [[{key}]]"), &node);
             return Vec::new();
         };
         let mut found = Vec::new();
         for (index, node) in nodes.into_iter().enumerate() {
-            let path = format!("{path}[{index}]");
+            let path = format!("{key}[{index}]");
             let Value::Table(table) = node.value else {
                 self.wrong_type(&path, "a table", &node);
                 continue;
             };
-            let mut fields = Fields::new(table, path, self.problems);
-            let value = read(&mut fields);
-            fields.finish();
-            found.push(At { value, span: node.span });
+            found.push(At { value: self.inner(&path, table, &read), span: node.span });
         }
         found
     }

@@ -1,5 +1,7 @@
 //! What configs mean, and what is said of those that mean nothing.
 
+use manifest::RestartPolicy;
+
 use super::*;
 
 fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
@@ -27,8 +29,9 @@ fn a_machine_needs_a_name_and_gets_the_rest_by_default() {
     assert_eq!(config.name.as_str(), "m");
     assert_eq!(config.kernel.source, KernelSource::Package("linux-image-cloud-amd64".into()));
     let [first, web] = &config.services[..] else { panic!("{config:?}") };
-    assert_eq!((first.path(), first.restart), ("oneshot.first".into(), Restart::Never));
-    assert_eq!((web.path(), web.restart), ("service.web".into(), Restart::Always));
+    let policy = |service: &Service| service.supervision.restart.policy;
+    assert_eq!((first.path(), policy(first)), ("oneshot.first".into(), RestartPolicy::Never));
+    assert_eq!((web.path(), policy(web)), ("service.web".into(), RestartPolicy::Always));
     assert_eq!(web.stop_grace_period, Duration::from_secs(10));
     assert_eq!((web.command.as_ref(), web.user.as_ref(), web.read_only), (None, None, false));
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use manifest::Device;
+use manifest::{Device, signal};
 
 use super::Userns;
 
@@ -290,13 +290,6 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).ok_or_else(wrong)
 }
 
-/// The signals of x86-64 and arm64 Linux, in the order of their numbers, which begin at 1 (signal(7)).
-const SIGNALS: &[&str] = &[
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-
 /// A signal by name (`SIGTERM`, `TERM`, `SIGRTMIN+3`) or number.
 pub fn signal(text: &str) -> Result<i32, String> {
     let wrong =
@@ -312,17 +305,14 @@ pub fn signal(text: &str) -> Result<i32, String> {
             if offset.is_empty() { Some(0) } else { offset.strip_prefix('+').and_then(|n| n.parse().ok()) };
         return offset.filter(|offset| (0..=30).contains(offset)).map(|offset| 34 + offset).ok_or_else(wrong);
     }
-    let index = SIGNALS.iter().position(|known| *known == name).ok_or_else(wrong)?;
+    let is_called = |known: &&str| known.strip_prefix("SIG") == Some(name);
+    let index = signal::NAMES.iter().position(is_called).ok_or_else(wrong)?;
     i32::try_from(index + 1).map_err(|_| wrong())
 }
 
 /// What a signal is called, for people.
 pub fn signal_name(number: i32) -> String {
-    let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
-    match index.and_then(|index| SIGNALS.get(index)) {
-        Some(name) => format!("SIG{name}"),
-        None => format!("signal {number}"),
-    }
+    signal::name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
 }
 
 #[cfg(test)]

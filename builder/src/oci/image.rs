@@ -51,6 +51,27 @@ pub struct Process {
     /// `port`, `port/tcp` or `port/udp`; the values are empty objects.
     #[serde(deserialize_with = "null_is_default")]
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
+    /// Docker's `HEALTHCHECK`, which the OCI specification leaves out and most tools keep.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// How Docker finds out whether a container is healthy. Times are in nanoseconds, 0 for the usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// Empty, or a list that begins with `NONE`, `CMD` or `CMD-SHELL`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub test: Vec<String>,
+    /// Between two checks.
+    pub interval: i64,
+    /// For one check.
+    pub timeout: i64,
+    /// After the start, in which failures do not count.
+    pub start_period: i64,
+    /// The interval within that time.
+    pub start_interval: i64,
+    /// Failures in a row.
+    pub retries: i64,
 }
 
 /// The layers of an image.

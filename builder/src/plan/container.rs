@@ -1,8 +1,10 @@
 //! One service of the config and its image, merged into what init starts.
 
-use manifest::{Container, IDS_PER_CONTAINER, Ids, Mount, Seccomp, Service as Supervised, Stop, User};
+use manifest::{
+    Container, IDS_PER_CONTAINER, Ids, Mount, Name, Seccomp, Service as Supervised, Socket, Stop, User, path,
+};
 
-use super::{profile, user};
+use super::{profile, supervision, user};
 use crate::config::{Access, Service};
 use crate::error::{Error, Result};
 use crate::oci::image::Process;
@@ -13,7 +15,14 @@ use crate::target::{hidden, is_within};
 const SIGTERM: i32 = 15;
 
 /// A service's container, but for the layers and the seccomp program, which the caller numbers.
-pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Result<Supervised> {
+/// `names` are those of all services, in the order of the boot manifest.
+pub fn merge(
+    service: &Service,
+    defaults: &Process,
+    root: &Root,
+    ids: Ids,
+    names: &[&Name],
+) -> Result<Supervised> {
     let spec = service.user.as_deref().unwrap_or(&defaults.user);
     let mut resolved = user::resolve(spec, &root.passwd, &root.group)?;
     user::add_groups(&mut resolved.user, &service.profile.group_add, &root.group)?;
@@ -26,11 +35,13 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Re
             .map_err(|what| Error::new(format!("StopSignal: {what}")))?,
     };
     let grace_ms = u64::try_from(service.stop_grace_period.as_millis()).unwrap_or(u64::MAX);
+    let mut env = environment(service, defaults, &resolved.home, &hostname)?;
+    env.extend(supervision::environment(service));
     let container = Container {
         layers: Vec::new(),
         read_only: service.read_only,
         argv: argv(service, defaults)?,
-        env: environment(service, defaults, &resolved.home, &hostname)?,
+        env,
         cwd: root.resolved(&working_dir(service, defaults)?),
         ids,
         profile: profile::of(service, resolved.user.uid),
@@ -39,17 +50,34 @@ pub fn merge(service: &Service, defaults: &Process, root: &Root, ids: Ids) -> Re
         seccomp: Seccomp::Unconfined,
         mounts: mounts(service, defaults, root)?,
         devices: service.devices.clone(),
+        sockets: sockets(service),
         limits: service.limits.clone(),
     };
     check_program(&container, &candidates(service, defaults)?, root)?;
     check_hidden(&container, root)?;
+    let health = supervision::health(service, defaults)?;
     Ok(Supervised {
         name: service.name.clone(),
         kind: service.kind,
-        restart: service.restart,
+        depends_on: supervision::depends_on(service, names)?,
+        ready: supervision::ready(service, health.as_ref())?,
+        health,
+        watchdog_ms: service
+            .supervision
+            .watchdog
+            .map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        restart: service.supervision.restart.clone(),
         stop: Stop { signal, grace_ms },
         container,
     })
+}
+
+fn sockets(service: &Service) -> Vec<Socket> {
+    let notify = Socket {
+        source: format!("{}/{}", path::NOTIFY, service.name),
+        target: path::NOTIFY_TARGET.to_owned(),
+    };
+    if supervision::notifies(service) { vec![notify] } else { Vec::new() }
 }
 
 /// Refuses users and groups that a range of ids has no number for, or whose number an image's own files have made too
@@ -112,7 +140,7 @@ fn mounts(service: &Service, defaults: &Process, root: &Root) -> Result<Vec<Moun
 
 /// Refuses mounts over what the container cannot do without.
 fn check_hidden(container: &Container, root: &Root) -> Result<()> {
-    let resolv_conf = root.resolved(manifest::path::RESOLV_CONF);
+    let resolv_conf = root.resolved(path::RESOLV_CONF);
     for mount in &container.mounts {
         let at = target(mount);
         if is_within(&resolv_conf, at) {

@@ -10,6 +10,7 @@ mod owner;
 mod print;
 mod privilege;
 mod profile;
+mod supervision;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -265,7 +266,8 @@ fn supervised(
             Ids::Own { first: *first.ok_or_else(|| Error::new("the lock gives it no user ids"))? }
         }
     };
-    let mut supervised = container::merge(service, &image.defaults, root, ids)?;
+    let names: Vec<&Name> = inputs.config.services.iter().map(|service| &service.name).collect();
+    let mut supervised = container::merge(service, &image.defaults, root, ids, &names)?;
     let capabilities = supervised.container.profile.capabilities.bounding;
     let facts = seccomp::Facts { capabilities, kernel: inputs.release };
     supervised.container.seccomp = shared.programs.add(&service.seccomp, inputs.profiles, facts)?;

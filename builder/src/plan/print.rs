@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use manifest::{IDS_PER_CONTAINER, Ids, Kind, Limits, Memory, Mount, Restart, Service, Stop, Watchdog};
+use manifest::{IDS_PER_CONTAINER, Ids, Kind, Limits, Memory, Mount, Service, Watchdog};
 use serde_json::{Value, json};
 
-use super::{Content, Entry, ImagePlan, SourceFile};
+use super::{Content, Entry, ImagePlan, SourceFile, supervision};
 use crate::oci::descriptor::Digest;
 
 impl ImagePlan {
@@ -176,15 +176,10 @@ fn write_service(text: &mut fmt::Formatter<'_>, service: &Service, all: &[Servic
         writeln!(text, "  sysctl   {} = {}", sysctl.path.replace('/', "."), sysctl.value)?;
     }
     writeln!(text, "  limits   {}", limits(&container.limits))?;
-    let again = match service.restart {
-        Restart::Never => "never",
-        Restart::OnFailure => "when it fails",
-        Restart::Always => "always",
-    };
-    writeln!(text, "  restarts {again}")?;
-    let Stop { signal, grace_ms } = service.stop;
-    let grace = std::time::Duration::from_millis(grace_ms);
-    writeln!(text, "  stops    by {}, killed after {grace:?}", crate::config::signal_name(signal))
+    for (word, what) in supervision::describe(service, all) {
+        writeln!(text, "  {word:8} {what}")?;
+    }
+    Ok(())
 }
 
 /// Which of the machine's users those of a service are, and who has them as well.
@@ -244,6 +239,7 @@ fn path(service: &Service) -> String {
     let table = match service.kind {
         Kind::Service => "service",
         Kind::Oneshot { .. } => "oneshot",
+        Kind::Shutdown { .. } => "shutdown",
     };
     format!("{table}.{}", service.name)
 }

@@ -18,12 +18,14 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
     Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown, pivot_root, sethostname, setsid, write,
 };
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::failure::{Failure, Step};
 use super::ids::Ids;
 use super::rootfs::{Plan, Root};
 use super::running::Running;
-use super::{Launch, Process, Stdio, credentials, terminal};
+use super::{Launch, Numbered, Process, Stdio, credentials, terminal};
+use crate::error::errno;
 use crate::{fatal, net, sys};
 
 /// What a process of a container says of its start: the pipe, and once somebody has come through its gate, that one.
@@ -119,6 +121,9 @@ fn become_process(
     // PID 1 handles no signal, so every disposition is the default already.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
     sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;
+    if let Stdio::Log { ready: Some(ready), .. } = stdio {
+        number(ready, report).map_err(at(Step::Descriptors))?;
+    }
     if let Some(gate) = gate {
         wait_at(gate, report).map_err(at(Step::Gate))?;
     }
@@ -158,7 +163,7 @@ fn enter_root(root: &Root) -> nix::Result<()> {
 /// Makes `stdio` the standard descriptors. `user` is the process's, as the machine knows it.
 fn connect(stdio: Stdio<'_>, (uid, gid): (Uid, Gid)) -> nix::Result<()> {
     match stdio {
-        Stdio::Log { input, output } => {
+        Stdio::Log { input, output, .. } => {
             // Many images log to /dev/stdout, which opens the pipe anew: its owner must be allowed to.
             fchown(output, Some(uid), Some(gid))?;
             replace(input, output, output)
@@ -176,6 +181,17 @@ fn replace(input: BorrowedFd<'_>, output: BorrowedFd<'_>, error: BorrowedFd<'_>)
     dup2_stdin(input)?;
     dup2_stdout(output)?;
     dup2_stderr(error)
+}
+
+/// Lets a descriptor outlast exec, with the number that the program expects. Whatever else has that number is of no use
+/// any more, but for the report.
+fn number(Numbered { number, descriptor }: Numbered<'_>, report: &mut Report) -> nix::Result<()> {
+    const BEYOND: i32 = 256;
+    *report = match report.take() {
+        Some(pipe) => Some(fcntl_dupfd_cloexec(&pipe, BEYOND).map_err(errno)?),
+        None => None,
+    };
+    sys::duplicate(descriptor, number)
 }
 
 /// Tries the places of the program, as execvp(3) does: one that is not there, or not to be entered, is passed

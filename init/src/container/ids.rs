@@ -51,6 +51,12 @@ impl Ids {
         Ok(Self { ranges, namespace })
     }
 
+    /// The same once more.
+    pub(super) fn shared(&self) -> std::io::Result<Self> {
+        let namespace = self.namespace.as_ref().map(UserNamespace::shared).transpose()?;
+        Ok(Self { ranges: self.ranges.clone(), namespace })
+    }
+
     /// A user and a group of the container, as the machine knows them.
     pub(super) fn outside(&self, uid: Uid, gid: Gid) -> (Uid, Gid) {
         (Uid::from_raw(self.number(uid.as_raw())), Gid::from_raw(self.number(gid.as_raw())))

@@ -16,6 +16,7 @@ mod rootfs;
 mod running;
 mod seccomp;
 mod settings;
+mod socket;
 mod terminal;
 mod user_namespace;
 mod volume;
@@ -30,6 +31,7 @@ use manifest::{Container, Namespace, Profile, ResourceLimit, Seccomp};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Pid, Uid, pipe2, read};
 
 pub use bundle::{Bundle, BundleMount, Source};
@@ -44,6 +46,7 @@ use ids::Ids;
 use settings::Settings;
 
 use crate::error::{Error, Result};
+use crate::fatal;
 use crate::sys::{self, Strings};
 
 /// Everything that a container's start needs, in the form in which the kernel takes it.
@@ -84,6 +87,8 @@ pub enum Stdio<'a> {
         input: BorrowedFd<'a>,
         /// A pipe for its standard output and standard error, which becomes its user's.
         output: BorrowedFd<'a>,
+        /// On which it says that it is ready, if it is to.
+        ready: Option<Numbered<'a>>,
     },
     /// Somebody else's, as they are.
     Given {
@@ -96,6 +101,15 @@ pub enum Stdio<'a> {
     },
     /// A terminal of the container's own. The other side of it is sent over this socket.
     Terminal(BorrowedFd<'a>),
+}
+
+/// A descriptor that a program expects to have a number.
+#[derive(Clone, Copy)]
+pub struct Numbered<'a> {
+    /// Its number in the program: 3 to 255.
+    pub number: u32,
+    /// What it is.
+    pub descriptor: BorrowedFd<'a>,
 }
 
 /// A container's first process, and the pipe that says what became of its start.
@@ -255,6 +269,21 @@ fn clone(cgroup: BorrowedFd<'_>, namespaces: i32, child: impl FnOnce(OwnedFd) ->
     Ok(Started { pid, status })
 }
 
+/// Runs `visit` in a child that has the network of the container whose first process is `first`, and counts as one of
+/// its processes. It ends with what `visit` returns.
+pub fn visit_network(group: &Group, first: Pid, visit: impl FnOnce() -> i32) -> Result<Pid> {
+    let network = format!("/proc/{first}/ns/net");
+    let network = File::open(&network).map_err(|error| Error::io("open", network, &error))?;
+    let child = || {
+        fatal::catch_panics_of_child();
+        match setns(&network, CloneFlags::CLONE_NEWNET) {
+            Ok(()) => visit(),
+            Err(errno) => errno as i32,
+        }
+    };
+    sys::clone_into(Some(group.as_fd()), 0, child).map_err(|errno| Error::new("clone", "a visitor", errno))
+}
+
 /// Keeps the mounts of a container that runs for as long as the result is kept. Else its first process takes
 /// them apart before its end can be seen.
 pub fn keep_mounts(pid: Pid) -> std::io::Result<File> {
@@ -345,6 +374,7 @@ mod tests {
             seccomp: Seccomp::Unconfined,
             mounts: vec![],
             devices: vec![],
+            sockets: vec![],
             limits: Limits {
                 memory: Memory::Half,
                 memory_reservation: 0,

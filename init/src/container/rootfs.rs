@@ -28,6 +28,7 @@ use super::device_program::Rule;
 use super::failure::{Failure, Step};
 use super::ids::Ids;
 use super::mask::{self, Masks};
+use super::socket::Socket;
 use super::{text, volume};
 use crate::error::{Result, errno};
 use crate::net::RESOLV_CONF;
@@ -117,6 +118,7 @@ pub(super) struct Plan {
     /// Masks of places other than the usual ones.
     further_masks: Vec<(CString, Mask)>,
     devices: Vec<Node>,
+    sockets: Vec<Socket>,
     /// Whether `/dev` has all that the machine has.
     all_devices: bool,
     /// Bytes, in decimal.
@@ -170,6 +172,7 @@ impl Plan {
             mounts,
             further_masks: further_masks.collect::<Result<_>>()?,
             devices,
+            sockets: container.sockets.iter().map(Socket::prepare).collect::<Result<_>>()?,
             all_devices: container.profile.all_devices,
             shm_size: text(&container.limits.shm_size.to_string())?,
         })
@@ -187,6 +190,10 @@ impl Plan {
             dev::add_all(dev.as_fd()).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         }
         root.attach(dev.as_fd(), c"dev").map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
+        // Mounted on what is attached: a mount that is not attached takes no others.
+        for socket in &self.sockets {
+            socket.attach(dev.as_fd()).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
+        }
         for (index, standard) in STANDARD.iter().enumerate() {
             let failed = |step| move |errno| Failure::new(step, index, errno);
             let mount = self.standard_mount(standard, ids).map_err(failed(Step::StandardMount))?;

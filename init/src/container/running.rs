@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::ids::{self, IdRange, Ids};
-use super::{Process, Started, Stdio, child, namespaces};
+use super::{Group, Launch, Process, Started, Stdio, child, namespaces};
 use crate::error::{Error, Result, errno};
 
 /// A container's namespaces and its cgroup.
@@ -40,6 +40,20 @@ impl Running {
             ids: Ids::of_running(ranges, pid)?,
             cgroup: File::open(cgroup)
                 .map_err(|error| Error::io("open the cgroup", cgroup.display().to_string(), &error))?,
+        })
+    }
+
+    /// The one that `launch` has started in `group`, whose first process is `first`, which is not reaped yet.
+    pub fn of(launch: &Launch, group: &Group, first: Pid) -> Result<Self> {
+        let failed = |errno| Error::new("look at", format!("process {first}"), errno);
+        let cannot = |error: std::io::Error| Error::io("look at", format!("process {first}"), &error);
+        let number = rustix::process::Pid::from_raw(first.as_raw()).ok_or_else(|| failed(Errno::ESRCH))?;
+        let namespaces = CloneFlags::from_bits_truncate(launch.namespaces | libc::CLONE_NEWCGROUP);
+        Ok(Self {
+            first: pidfd_open(number, PidfdFlags::empty()).map_err(|error| failed(errno(error)))?,
+            namespaces,
+            ids: launch.ids.shared().map_err(cannot)?,
+            cgroup: group.as_fd().try_clone_to_owned().map_err(cannot)?.into(),
         })
     }
 

@@ -23,6 +23,11 @@ use crate::sys;
 pub(super) struct UserNamespace(File);
 
 impl UserNamespace {
+    /// The same once more.
+    pub(super) fn shared(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Makes one with these ids, and no others.
     ///
     /// The kernel makes a namespace together with a process, so one is cloned that ends at once. Its zombie is

@@ -3,31 +3,31 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use manifest::report::Report;
-use manifest::{Manifest, Name, Stop};
+use manifest::{Manifest, Name, Probe, ReadyBy, Stop};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use supervision::{Action, Event, Fact, Index, Outcome, Power, Question, Rules, State, step};
 
+use super::ask::{self, Asked};
 use super::buttons::Button;
-use super::event::{Action, Event, Index, Outcome};
-use super::machine::{State, step};
+use super::notify::{Notify, Word};
 use super::output::{Line, Output, READ_SIZE};
-use super::reap;
-use super::service::Rules;
 use super::signal::{self, Delivery};
 use super::source::Source;
+use super::{reap, tell};
 use crate::clock::{self, nanoseconds};
-use crate::container::{self, Failure, Filter, Group, Launch, Parent, Progress, Shortage, Stdio};
+use crate::container::{self, Failure, Filter, Group, Launch, Numbered, Parent, Process, Progress, Stdio};
 use crate::error::{Error, Result};
 use crate::log::Console;
 use crate::net::Network;
-use crate::report;
-use crate::shutdown::{self, Power};
 use crate::watchdog::Watchdog;
+use crate::{report, shutdown, sys};
 
 /// What a signal to PID 1 asks for. Ctrl-Alt-Del arrives as SIGINT; SIGUSR1 and SIGUSR2 are what busybox's
 /// users know.
@@ -65,6 +65,14 @@ struct Supervised {
     output: Output,
     /// While a start is underway.
     status: Option<OwnedFd>,
+    /// Where it says how it is, if it can.
+    notify: Option<Notify>,
+    /// Where it writes a line when it is ready, if it does, and the descriptor that it has for that.
+    ready: Option<(u32, Output)>,
+    /// The program that checks its health, if there is one.
+    check: Option<Process>,
+    /// The child that asks it something at the moment.
+    asking: Option<Pid>,
     /// Its mounts, once the machine ends and they need no end of their own.
     mounts: Option<File>,
 }
@@ -119,14 +127,21 @@ impl Supervisor {
                 group: parent.group(service.name.as_str(), limits)?,
                 output: Output::new().map_err(failed)?,
                 status: None,
+                notify: match service.container.sockets.as_slice() {
+                    [] => None,
+                    _ => Some(Notify::new(service.name.as_str())?),
+                },
+                ready: match service.ready.by {
+                    ReadyBy::Fd(number) => Some((number, Output::new().map_err(failed)?)),
+                    _ => None,
+                },
+                check: check(service, &filters)?,
+                asking: None,
                 mounts: None,
             });
         }
-        let state = State::new(manifest.services.iter().map(|service| Rules {
-            kind: service.kind,
-            restart: service.restart,
-            grace: Duration::from_millis(service.stop.grace_ms),
-        }));
+        // Chance is for jitter only.
+        let state = State::new(manifest.services.iter().map(Rules::of), nanoseconds(clock::now()));
         let supervisor = Self {
             state,
             services,
@@ -157,6 +172,12 @@ impl Supervisor {
         }
         for (index, service) in self.services.iter().enumerate() {
             watch(service.output.reader(), Source::Output(index))?;
+            if let Some((_, ready)) = &service.ready {
+                watch(ready.reader(), Source::Ready(index))?;
+            }
+            if let Some(notify) = &service.notify {
+                watch(notify.descriptor(), Source::Notify(index))?;
+            }
         }
         Ok(())
     }
@@ -229,6 +250,8 @@ impl Supervisor {
                 self.read_output(index);
             }
             Source::Start(index) => self.read_status(index),
+            Source::Notify(index) => self.read_notify(index),
+            Source::Ready(index) => self.read_ready(index),
         }
     }
 
@@ -241,17 +264,22 @@ impl Supervisor {
                 self.stop(cause, power);
             }
         }
-        while let Some(event) = reap::next() {
-            if let Event::Exited { pid, .. } = event
-                && let Some(index) = self.state.service_of(pid)
-            {
+        while let Some((pid, outcome)) = reap::next() {
+            if let Some(service) = self.services.iter().position(|service| service.asking == Some(pid)) {
+                self.forget(service);
+                self.apply(Event::Answered { service, passed: outcome == Outcome::Code(0) });
+                continue;
+            }
+            let pid = supervision::Pid(pid.as_raw());
+            if let Some(index) = self.state.service_of(pid) {
                 self.read_status(index);
+                self.read_notify(index);
                 self.read_last_words(index);
                 if self.services.get(index).is_some_and(|service| service.launch.can_leave_processes()) {
                     self.kill(index);
                 }
             }
-            self.apply(event);
+            self.apply(Event::Exited { pid, outcome });
         }
     }
 
@@ -296,6 +324,33 @@ impl Supervisor {
         service.output.finish(&mut |line: Line<'_>| console.line(name, line));
     }
 
+    /// Takes note of what a service says of itself.
+    fn read_notify(&mut self, index: Index) {
+        let Some(notify) = self.services.get(index).and_then(|service| service.notify.as_ref()) else {
+            return;
+        };
+        let mut events = Vec::new();
+        notify.read(&mut self.buffer, &mut |word| match word {
+            Word::Ready => events.push(Event::Ready { service: index }),
+            Word::Alive => events.push(Event::Alive { service: index }),
+            // Nobody asks for it yet.
+            Word::Status(_) => {}
+        });
+        events.into_iter().for_each(|event| self.apply(event));
+    }
+
+    /// A line, whatever is in it, says that the service is ready.
+    fn read_ready(&mut self, index: Index) {
+        let Some((_, ready)) = self.services.get_mut(index).and_then(|service| service.ready.as_mut()) else {
+            return;
+        };
+        let mut is_ready = false;
+        ready.read(&mut self.buffer, &mut |_| is_ready = true);
+        if is_ready {
+            self.apply(Event::Ready { service: index });
+        }
+    }
+
     /// Reads how far a start has come, and forgets the pipe when that is decided.
     fn read_status(&mut self, index: Index) {
         let Some(service) = self.services.get_mut(index) else { return };
@@ -338,26 +393,14 @@ impl Supervisor {
     fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Start(index) => return self.start(index),
-            Action::Signal(index, pid) => self.signal(index, pid),
-            Action::Kill(index) => {
-                self.tell(index, format_args!("has not stopped in time, and is killed"));
-                self.kill(index);
-            }
-            Action::TellEnd(index, outcome) => self.tell_end(index, outcome),
-            Action::TellRestart(index, pause) => {
-                self.tell(index, format_args!("starts again in {:.1} s", pause.as_secs_f32()));
-            }
-            Action::TellAbort(index) => {
-                self.tell(index, format_args!("has failed for good: the boot ends here"));
-            }
+            Action::Signal(index, pid) => self.signal(index, Pid::from_raw(pid.0)),
+            Action::Kill(index) => self.kill(index),
+            Action::Ask(index, question) => return self.ask(index, question),
+            Action::Forget(index) => self.stop_asking(index),
+            Action::Tell(index, fact) => self.tell_fact(index, fact),
             Action::TellStop(power) => {
                 self.times.stop = Some(clock::now());
-                let what = match power {
-                    Power::Off => "powers off",
-                    Power::Reboot => "reboots",
-                    Power::Halt => "halts",
-                };
-                self.console.say(format_args!("the machine {what}"));
+                self.console.say(format_args!("the machine {}", tell::power(power)));
             }
             Action::Ready => self.tell_ready(),
             Action::End(power, code) => self.end(power, code),
@@ -371,34 +414,71 @@ impl Supervisor {
         }
     }
 
-    /// Memory that is not there ends a service by a signal that could as well be somebody else's.
-    fn tell_end(&mut self, index: Index, outcome: Outcome) {
-        let Some(service) = self.services.get_mut(index) else { return };
-        let shortage = if outcome == Outcome::Signal(Signal::SIGKILL as i32) {
-            service.group.shortage()
-        } else {
-            Ok(None)
-        };
-        match shortage {
-            Ok(None) => self.tell(index, format_args!("{outcome}")),
-            Ok(Some(Shortage::Own(limit))) => {
-                let limit = limit >> 20;
-                self.tell(index, format_args!("{outcome}: it needed more than its {limit} MiB of memory"));
-            }
-            Ok(Some(Shortage::Machine)) => {
-                self.tell(index, format_args!("{outcome}: the machine had no memory left for services"));
-            }
-            Err(error) => {
-                self.tell(index, format_args!("{outcome}"));
-                self.console.say(format_args!("{error}"));
+    fn tell_fact(&mut self, index: Index, fact: Fact) {
+        let name =
+            |index: Index| self.services.get(index).map(|other| other.name.to_string()).unwrap_or_default();
+        let mut predicate = tell::predicate(fact, name);
+        // Memory that is not there ends a service by a signal that could as well be somebody else's.
+        if let Fact::Ended(outcome @ Outcome::Signal(number)) = fact
+            && number == Signal::SIGKILL as i32
+            && let Some(service) = self.services.get_mut(index)
+        {
+            match service.group.shortage() {
+                Ok(None) => {}
+                Ok(Some(shortage)) => predicate = tell::shortage(outcome, shortage),
+                Err(error) => self.console.say(format_args!("{error}")),
             }
         }
+        self.tell(index, format_args!("{predicate}"));
+    }
+
+    fn ask(&mut self, index: Index, question: Question) -> Option<Event> {
+        let failed = Event::Answered { service: index, passed: false };
+        let rules = self.state.services().get(index)?;
+        let (Some(probe), Some(first)) = (rules.probe(question), rules.run.pid()) else {
+            return Some(failed);
+        };
+        let service = self.services.get_mut(index)?;
+        let asked = Asked {
+            launch: &service.launch,
+            group: &service.group,
+            first: Pid::from_raw(first.0),
+            check: service.check.as_ref(),
+            null: self.null.as_fd(),
+        };
+        match ask::ask(probe, &asked) {
+            Ok(child) => {
+                service.asking = Some(child);
+                None
+            }
+            Err(error) => {
+                self.console.say(format_args!("cannot ask `{}`: {error}", service.name));
+                Some(failed)
+            }
+        }
+    }
+
+    /// The child ends at once, and is reaped as anybody's.
+    fn stop_asking(&mut self, index: Index) {
+        if let Some(child) = self.forget(index)
+            && let Err(errno) = sys::send_signal(child, Signal::SIGKILL as i32)
+        {
+            self.console.say(format_args!("cannot end a question: {}", errno.desc()));
+        }
+    }
+
+    fn forget(&mut self, index: Index) -> Option<Pid> {
+        self.services.get_mut(index).and_then(|service| service.asking.take())
     }
 
     fn start(&mut self, index: Index) -> Option<Event> {
         let service = self.services.get_mut(index)?;
         self.times.first_start.get_or_insert_with(clock::now);
-        let stdio = Stdio::Log { input: self.null.as_fd(), output: service.output.writer() };
+        let ready = service
+            .ready
+            .as_ref()
+            .map(|(number, ready)| Numbered { number: *number, descriptor: ready.writer() });
+        let stdio = Stdio::Log { input: self.null.as_fd(), output: service.output.writer(), ready };
         let started = container::start(&service.launch, &mut service.group, stdio).map(|started| {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Start(index).encode());
             match self.epoll.add(&started.status, event) {
@@ -409,7 +489,7 @@ impl Supervisor {
             started.pid
         });
         match started {
-            Ok(pid) => Some(Event::Started { service: index, pid }),
+            Ok(pid) => Some(Event::Started { service: index, pid: supervision::Pid(pid.as_raw()) }),
             Err(error) => {
                 self.console.say(format_args!("cannot start `{}`: {error}", service.name));
                 Some(Event::NotStarted { service: index })
@@ -479,4 +559,13 @@ impl Supervisor {
         self.console.drain(LAST_WORDS);
         shutdown::end(power)
     }
+}
+
+/// The program that checks a service's health: in all but its command like the service's own.
+fn check(service: &manifest::Service, filters: &[Rc<Filter>]) -> Result<Option<Process>> {
+    let Some(Probe::Exec(argv)) = service.health.as_ref().map(|health| &health.probe) else {
+        return Ok(None);
+    };
+    let container = manifest::Container { argv: argv.clone(), ..service.container.clone() };
+    Process::prepare(&container, filters).map(Some)
 }

@@ -1,13 +1,13 @@
 //! The supervisor: one loop that waits, asks `step` what follows from what it saw, and does it.
 
+mod ask;
 mod buttons;
-mod event;
-mod machine;
 mod main_loop;
+mod notify;
 mod output;
 mod reap;
-mod service;
 mod signal;
 mod source;
+mod tell;
 
 pub use main_loop::{Supervisor, Times};

@@ -3,11 +3,11 @@
 use nix::unistd::Pid;
 use rustix::process::{WaitOptions, wait};
 
-use super::event::{Event, Outcome};
+use supervision::Outcome;
 
-/// The next child that has ended, if there is one. Called until there is none, because signals of the same
+/// The next child that has ended, if there is one, and how. Called until there is none, because signals of the same
 /// number that come together are one.
-pub fn next() -> Option<Event> {
+pub fn next() -> Option<(Pid, Outcome)> {
     loop {
         // rustix, because nix's WaitStatus has no room for a real-time signal.
         let (pid, status) = match wait(WaitOptions::NOHANG) {
@@ -22,6 +22,6 @@ pub fn next() -> Option<Event> {
             // Stopped or continued: not asked for, and no end.
             (None, None) => continue,
         };
-        return Some(Event::Exited { pid: Pid::from_raw(pid.as_raw_nonzero().get()), outcome });
+        return Some((Pid::from_raw(pid.as_raw_nonzero().get()), outcome));
     }
 }

@@ -1,6 +1,6 @@
 //! What the loop waits for, as the number that epoll hands back.
 
-use super::event::Index;
+use supervision::Index;
 
 /// One descriptor's meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub enum Source {
     Output(Index),
     /// How far this service's start has come.
     Start(Index),
+    /// What this service says of itself.
+    Notify(Index),
+    /// Where this service says that it is ready.
+    Ready(Index),
 }
 
 impl Source {
@@ -29,6 +33,8 @@ impl Source {
             Self::Button(index) => (3, index),
             Self::Output(index) => (4, index),
             Self::Start(index) => (5, index),
+            Self::Notify(index) => (6, index),
+            Self::Ready(index) => (7, index),
         };
         kind << 32 | u64::try_from(index).unwrap_or_default() & u64::from(u32::MAX)
     }
@@ -43,6 +49,8 @@ impl Source {
             3 => Self::Button(index),
             4 => Self::Output(index),
             5 => Self::Start(index),
+            6 => Self::Notify(index),
+            7 => Self::Ready(index),
             _ => return None,
         })
     }
@@ -61,6 +69,8 @@ mod tests {
             Source::Button(1),
             Source::Output(0),
             Source::Start(70_000),
+            Source::Notify(3),
+            Source::Ready(4),
         ] {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }

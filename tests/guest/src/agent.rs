@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -128,6 +129,11 @@ fn answer(request: Request, first_ns: u64, born_with: &[u32]) -> io::Result<Answ
             Ok(Answer::Pid(pid))
         }
         Request::Call { program, calls } => calls::make(&program, &calls).map(Answer::Outcomes),
+        Request::Notify { text } => {
+            let path =
+                std::env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("no NOTIFY_SOCKET"))?;
+            UnixDatagram::unbound()?.send_to(text.as_bytes(), path).map(|_| Answer::Done)
+        }
         Request::Run { argv } => facts::output(&argv).map(Answer::Output),
     }
 }

@@ -74,6 +74,11 @@ pub enum Request {
         /// Numbers with arguments.
         calls: Vec<[u64; 7]>,
     },
+    /// Sends a datagram to the socket that `NOTIFY_SOCKET` names: [`Answer::Done`].
+    Notify {
+        /// What it says.
+        text: String,
+    },
     /// Runs a program to its end: [`Answer::Output`].
     Run {
         /// The program and its arguments.

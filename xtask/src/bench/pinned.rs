@@ -70,20 +70,21 @@ fn compare(bench: &Bench, with: &Machine, without: &Machine, size: f64) -> Resul
     Ok(vec![figure("at boot", "BEFORE")?, figure("once read", "AFTER")?])
 }
 
-/// Oneshots run one after the other, and the service after them.
+/// One after the other.
 fn services(bench: &Bench, image: &str) -> String {
-    let measures = |kind: &str, name: &str, script: &str| {
+    let measures = |kind: &str, name: &str, after: &str, script: &str| {
         format!(
             "[{kind}.{name}]\nimage = \"{}\"\nvolumes = [\"/proc:/machine/proc\"]\nrestart = \"never\"\n\
-             userns = \"host\"\n\
+             userns = \"host\"\ndepends-on = {{ {after} }}\n\
              command = [\"sh\", \"-euc\", '''{FUNCTIONS}\n{script}''']\n",
             busybox(bench)
         )
     };
-    let before = measures("oneshot", "before", "settle; available BEFORE");
-    let after = measures("service", "after", "settle; available AFTER; echo MEASURED=1");
+    let before = measures("oneshot", "before", "", "settle; available BEFORE");
+    let after =
+        measures("service", "after", "read = \"completed\"", "settle; available AFTER; echo MEASURED=1");
     let read = format!(
-        "[oneshot.read]\nimage = \"{image}\"\n\
+        "[oneshot.read]\nimage = \"{image}\"\ndepends-on = {{ before = \"completed\" }}\n\
          command = [\"sh\", \"-euc\", 'echo READ=$(find / -xdev -type f -exec cat {{}} + | wc -c)']\n"
     );
     RESERVE.to_owned() + &before + &read + &after

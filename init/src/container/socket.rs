@@ -1,0 +1,44 @@
+//! A socket of init's that a container sees in its `/dev`.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::libc;
+use nix::sys::stat::{Mode, SFlag, mknodat};
+use rustix::fs::{CWD, OFlags, ResolveFlags, openat, openat2};
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use super::{text, volume};
+use crate::error::{Result, errno};
+use crate::sys;
+
+/// Where it is, and where it appears.
+pub(super) struct Socket {
+    source: CString,
+    /// Relative to `/dev`.
+    target: CString,
+}
+
+impl Socket {
+    pub(super) fn prepare(socket: &manifest::Socket) -> Result<Self> {
+        let target = socket.target.trim_start_matches("/dev/").trim_start_matches('/');
+        Ok(Self { source: text(&socket.source)?, target: text(target)? })
+    }
+
+    /// Lets it appear in `dev`. Connecting needs no writable mount.
+    pub(super) fn attach(&self, dev: BorrowedFd<'_>) -> nix::Result<()> {
+        const ATTRIBUTES: u64 = libc::MOUNT_ATTR_RDONLY
+            | libc::MOUNT_ATTR_NOSUID
+            | libc::MOUNT_ATTR_NODEV
+            | libc::MOUNT_ATTR_NOEXEC;
+        const NO_MODE: rustix::fs::Mode = rustix::fs::Mode::empty();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let source = openat2(CWD, &self.source, flags, NO_MODE, ResolveFlags::NO_SYMLINKS).map_err(errno)?;
+        let tree = volume::tree_of(&source)?;
+        sys::add_mount_attributes(tree.as_fd(), ATTRIBUTES)?;
+        mknodat(dev, self.target.as_c_str(), SFlag::S_IFREG, Mode::empty(), 0)?;
+        let place = openat(dev, &self.target, flags | OFlags::NOFOLLOW, NO_MODE).map_err(errno)?;
+        let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&tree, c"", &place, c"", whole).map_err(errno)
+    }
+}

@@ -1,0 +1,48 @@
+//! What the console says of services: sentences, and nothing else.
+
+use manifest::Then;
+use supervision::{Fact, Outcome, Power};
+
+use crate::container::Shortage;
+
+/// The end of a sentence that begins with a service's name. `name` is for the others that it is about.
+pub fn predicate(fact: Fact, name: impl Fn(usize) -> String) -> String {
+    match fact {
+        Fact::Ended(outcome) => outcome.to_string(),
+        Fact::Restarts(pause) => format!("starts again in {:.1} s", pause.as_secs_f32()),
+        Fact::Ready(took) => format!("is ready after {:.2} s", took.as_secs_f32()),
+        Fact::Healthy => "is healthy again".to_owned(),
+        Fact::Unhealthy => "is unhealthy: its health check fails".to_owned(),
+        Fact::Late => "is not ready in time, and is stopped".to_owned(),
+        Fact::Silent => "gives no sign of life any more, and is stopped".to_owned(),
+        Fact::Killed => "has not stopped in time, and is killed".to_owned(),
+        Fact::Skipped(other) => format!("is not started, because `{}` has failed", name(other)),
+        Fact::AbortsBoot => "has failed for good: the boot ends here".to_owned(),
+        Fact::RestartsWith(other) => format!("is stopped, to start again with `{}`", name(other)),
+        Fact::GivenUp(then) => {
+            let then = match then {
+                Then::Stop => "it is not started again",
+                Then::Reboot => "the machine reboots",
+                Then::Poweroff => "the machine powers off",
+            };
+            format!("has ended too often: {then}")
+        }
+    }
+}
+
+/// Likewise for an end that memory is the reason of.
+pub fn shortage(outcome: Outcome, shortage: Shortage) -> String {
+    match shortage {
+        Shortage::Own(limit) => format!("{outcome}: it needed more than its {} MiB of memory", limit >> 20),
+        Shortage::Machine => format!("{outcome}: the machine had no memory left for services"),
+    }
+}
+
+/// The end of a sentence about the machine.
+pub fn power(power: Power) -> &'static str {
+    match power {
+        Power::Off => "powers off",
+        Power::Reboot => "reboots",
+        Power::Halt => "halts",
+    }
+}
