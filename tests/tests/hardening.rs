@@ -44,7 +44,7 @@ const WORDS: [&str; 8] = [
 ];
 
 fn is_closed(kernel: Kernel) {
-    let volumes = "volumes = [\"/coracle:/machine/own:ro\"]";
+    let volumes = "volumes = [\"/coracle:/machine/own:ro\", \"/:/machine/root\"]";
     let machine =
         Config::new("hardening").kernel(kernel).probe("a", &format!("privileged = true\n{volumes}")).boot();
     // Who may do everything sees everything, and cannot undo it.
@@ -66,6 +66,7 @@ fn is_closed(kernel: Kernel) {
     modules_are_those_of_the_plan_and_no_others_can_follow(probe);
     let watchdog = |file: &str| probe.read(&format!("/sys/class/watchdog/watchdog0/{file}"));
     assert_eq!(["state", "timeout"].map(watchdog), ["active\n", "60\n"]);
+    the_initramfs_is_read_only(probe);
     a_broken_kernel_is_a_reboot(machine);
 }
 
@@ -85,6 +86,14 @@ fn modules_are_those_of_the_plan_and_no_others_can_follow(probe: &Line) {
     assert_eq!(loaded, planned);
     const EINVAL: i32 = 22;
     assert_eq!(probe.write("/proc/sys/kernel/modules_disabled", "0"), Err(EINVAL));
+}
+
+/// Of the machine's root nothing can be changed, not even by who may do everything.
+fn the_initramfs_is_read_only(probe: &Line) {
+    const EROFS: i32 = 30;
+    for file in ["init", "new", "coracle/manifest.json"] {
+        assert_eq!(probe.write(&format!("/machine/root/{file}"), "x"), Err(EROFS), "{file}");
+    }
 }
 
 fn a_broken_kernel_is_a_reboot(machine: Machine) {
