@@ -25,7 +25,8 @@ fn load_one(name: &str) -> Result<()> {
         .map_err(|error| Error::io(DOING, name.to_owned(), &error))?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
         // EEXIST: loaded already, or built in.
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        // ENODEV: the hardware that it drives is not there. Watchdogs are loaded on the chance that theirs is.
+        Ok(()) | Err(Errno::EEXIST | Errno::ENODEV) => Ok(()),
         // The kernel log has its name.
         Err(Errno::ENOENT) => Err(Error::said(DOING, name.to_owned(), "a symbol that it needs is nowhere")),
         Err(errno) => Err(Error::new(DOING, name.to_owned(), errno)),

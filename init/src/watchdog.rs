@@ -1,5 +1,5 @@
-//! The watchdog: a timer of the machine, or of its kernel, that reboots it when PID 1 has not been heard of for too
-//! long. It is armed before the first thing that can hang, and from then on for good.
+//! The watchdogs: timers of the machine and of its kernel that reboot it when PID 1 has not been heard of for too long.
+//! They are armed before the first thing that can hang, and from then on for good.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use nix::libc::c_int;
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::log::Console;
 use crate::{clock, sys};
-
-/// The one whose driver was loaded first: the hardware's, where there is one.
-const DEVICE: &str = "/dev/watchdog0";
 
 /// Every driver allows that much without being told, and some cannot be told.
 const LEAST: Duration = Duration::from_secs(10);
 
-/// An armed watchdog. It is never closed: when PID 1 ends, the machine does.
+/// All armed watchdogs. They are never closed: when PID 1 ends, the machine does.
+///
+/// All, and not only the first, because hardware can be there and do nothing: QEMU before 8.0 has an iTCO that its
+/// machine is not wired to, and firmware can do the same.
 pub struct Watchdog {
-    device: File,
+    devices: Vec<File>,
     rhythm: Rhythm,
 }
 
@@ -44,58 +44,59 @@ impl Rhythm {
 }
 
 impl Watchdog {
-    /// Arms the first one that there is. Where there is none, or it does not do as it is told, that is said: the
-    /// machine runs all the same.
+    /// Arms all that there are, those of the hardware first. Where there is none, or one does not do as it is told, that
+    /// is said: the machine runs all the same.
     pub fn arm(wanted: manifest::Watchdog, console: &mut Console) -> Option<Self> {
-        let manifest::Watchdog::Armed { timeout } = wanted else { return None };
-        let armed = Self::open(timeout);
-        match armed {
-            Ok((watchdog, None)) => Some(watchdog),
-            Ok((watchdog, Some(problem))) => {
-                console.say(format_args!("{problem}"));
-                Some(watchdog)
-            }
-            Err(problem) => {
-                console.say(format_args!("{problem}: a machine whose PID 1 is stuck stays as it is"));
-                None
-            }
-        }
-    }
-
-    /// Opening it is what starts it.
-    fn open(seconds: u16) -> Result<(Self, Option<Error>)> {
-        let device = OpenOptions::new()
-            .write(true)
-            .open(DEVICE)
-            .map_err(|error| Error::io("arm the watchdog", DEVICE, &error))?;
-        let (timeout, problem) = match sys::set_watchdog_timeout(&device, c_int::from(seconds)) {
+        let manifest::Watchdog::Armed { timeout: seconds } = wanted else { return None };
+        let mut devices = Vec::new();
+        let mut timeout = Duration::from_secs(u64::from(seconds)).max(LEAST);
+        loop {
+            let path = format!("/dev/watchdog{}", devices.len());
+            // Opening it is what starts it.
+            let device = match OpenOptions::new().write(true).open(&path) {
+                Ok(device) => device,
+                Err(error) if devices.is_empty() => {
+                    let problem = Error::io("arm the watchdog", path, &error);
+                    console.say(format_args!("{problem}: a machine whose PID 1 is stuck stays as it is"));
+                    return None;
+                }
+                // There are no more.
+                Err(_) => break,
+            };
+            // The first acts first, and the others where it does not.
+            let own = if devices.is_empty() { c_int::from(seconds) } else { c_int::from(seconds) * 3 / 2 };
+            let set = sys::set_watchdog_timeout(&device, own).unwrap_or_else(|errno| {
+                console.say(format_args!("{}", Error::new("set the time-out of", path, errno)));
+                0
+            });
             // A driver rounds to what its timer can count.
-            Ok(set) => (Duration::from_secs(u64::try_from(set).unwrap_or_default()).max(LEAST), None),
-            Err(errno) => (LEAST, Some(Error::new("set the time-out of", DEVICE, errno))),
-        };
-        let rhythm = Rhythm { timeout, fed: clock::now() };
-        Ok((Self { device, rhythm }, problem))
+            timeout = timeout.min(Duration::from_secs(u64::try_from(set).unwrap_or_default()).max(LEAST));
+            devices.push(device);
+        }
+        Some(Self { devices, rhythm: Rhythm { timeout, fed: clock::now() } })
     }
 
-    /// When it has to be fed at the latest.
+    /// When they have to be fed at the latest.
     pub fn deadline(&self) -> Duration {
         self.rhythm.deadline()
     }
 
-    /// Feeds it, unless it was fed a moment ago.
+    /// Feeds them, unless they were fed a moment ago.
     pub fn attend(&mut self, now: Duration, console: &mut Console) {
         if self.rhythm.is_due(now) {
             self.feed(now, console);
         }
     }
 
-    /// Feeds it: what comes next has the whole time-out.
+    /// Feeds them: what comes next has the whole time-out.
     pub fn feed(&mut self, now: Duration, console: &mut Console) {
         // Counted as fed also when it failed: without, the loop would never sleep again.
         self.rhythm.fed = now;
         // Anything but a `V`, which would let it be closed.
-        if let Err(error) = self.device.write_all(b"1") {
-            console.say(format_args!("{}", Error::io("feed", DEVICE, &error)));
+        for (index, device) in self.devices.iter_mut().enumerate() {
+            if let Err(error) = device.write_all(b"1") {
+                console.say(format_args!("{}", Error::io("feed", format!("/dev/watchdog{index}"), &error)));
+            }
         }
     }
 }

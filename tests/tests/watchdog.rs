@@ -41,6 +41,11 @@ fn the_kernels_own_watchdog_reboots_a_machine_whose_pid_1_is_stuck() {
 fn the_hardwares_watchdog_comes_before_the_kernels_own() {
     let machine = machine("stuck-hardware").kernel(Kernel::Second).device("-device", "i6300esb").boot();
     assert_eq!(watchdog(machine.probe("a")), ["i6300ESB timer", "active", "10"]);
+    // Which is there for hardware that does nothing.
+    for (file, expected) in [("identity", "Software Watchdog"), ("state", "active"), ("timeout", "15")] {
+        let path = format!("/sys/class/watchdog/watchdog1/{file}");
+        assert_eq!(machine.probe("a").read(&path).trim(), expected, "{file}");
+    }
     let (events, _) = is_stuck(machine);
     assert!(events.iter().any(|event| event == "WATCHDOG"), "{events:?}");
 }

@@ -82,7 +82,7 @@ const DISK_SHARES: Requirement =
     built_in("CONFIG_BLK_CGROUP_IOCOST", "to share disks by weight (see the key `io-weight`)");
 const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
 
-/// Timers that reboot a machine: those of the hardware first, the kernel's own last. init takes the first that there is.
+/// Timers that reboot a machine: those of the hardware first, the kernel's own last. init takes those that there are.
 /// Each with what else it takes to find it.
 const WATCHDOGS: &[(&str, &str, &[&str])] = &[
     ("CONFIG_I6300ESB_WDT", "i6300esb", &[]),

@@ -108,7 +108,7 @@ pub struct ImagePlan {
     pub special: BTreeMap<String, Special>,
     /// How the layers of images are compressed, if they are.
     pub compression: Option<Compression>,
-    /// The watchdogs that the kernel has drivers for; init takes the first that the machine has.
+    /// The watchdogs that the kernel has drivers for; init takes those that the machine has.
     pub watchdogs: Vec<&'static str>,
     /// What weakens the isolation of services.
     pub privileges: Vec<Privilege>,

@@ -76,7 +76,8 @@ impl ImagePlan {
                     .to_owned()
             }
             (Watchdog::Armed { timeout }, drivers) => {
-                format!("{}, after {timeout} s without PID 1", drivers.join(", else "))
+                let those = if drivers.len() > 1 { ", those that the machine has" } else { "" };
+                format!("{}{those}, after {timeout} s without PID 1", drivers.join(" "))
             }
         }
     }

@@ -25,6 +25,9 @@ const FIXED: &[&str] = &[
     "none",
     "-machine",
     "q35",
+    // Before QEMU 8.0 its own watchdog reboots nothing unless it is told to.
+    "-global",
+    "ICH9-LPC.noreboot=false",
     "-chardev",
     "stdio,id=console,signal=off",
     "-serial",
