@@ -47,15 +47,18 @@ pub fn setup(workspace: &Workspace) -> Result<()> {
     docker_profile(workspace)
 }
 
-/// Fetches the package and takes the one file out of it: it needs not be installed.
+/// Fetches the package and takes the one file out of it: it needs not be installed. The second suite's, so that it is
+/// the same on every machine.
 fn docker_profile(workspace: &Workspace) -> Result<()> {
-    let folder = workspace.cache.join("profile");
+    let folder = workspace.cache.join("profile").join(SECOND_SUITE);
     let file = folder.join("docker.json");
     if !file.is_file() {
         eprintln!("   fetching Docker's seccomp profile");
         let draft = folder.join(format!("draft.{}", std::process::id()));
         make_folder(&draft)?;
-        run_quietly(Command::new("apt-get").current_dir(&draft).args(["--quiet", "download", DOCKER]))?;
+        let mut download = Command::new("apt-get");
+        download.current_dir(&draft).env("APT_CONFIG", workspace.target("apt/apt.conf"));
+        run_quietly(download.args(["--quiet", "download", DOCKER]))?;
         let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
         let entries = fs::read_dir(&draft).map_err(because("cannot list what apt-get fetched"))?;
         let package = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).find(is_package);
