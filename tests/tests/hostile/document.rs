@@ -6,7 +6,7 @@ use probe::hostile::GROUPS;
 use tests::{Line, root};
 
 use crate::contexts::{CONTEXTS, Context, PROTECTIONS, Protection};
-use crate::other_runtimes::EXCEPTIONS;
+use crate::other_runtimes::{EXCEPTIONS, NEWER_CALLS};
 use crate::{Outcomes, outcomes};
 
 const FILE: &str = "docs/probes.md";
@@ -99,6 +99,7 @@ fn exceptions() -> String {
     for (probe, why) in EXCEPTIONS {
         text += &format!("| {probe} | {why} |\n");
     }
+    text += &format!("| the calls {} | they are newer than its profile |\n", NEWER_CALLS.join(", "));
     text
 }
 

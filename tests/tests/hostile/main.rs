@@ -8,10 +8,11 @@ mod document;
 mod machine;
 mod other_runtimes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use probe::hostile::{self, Answers};
-use tests::{Kernel, Line, Machine};
+use tests::{Kernel, Line, Machine, root};
 
 use contexts::{CONTEXTS, PROTECTIONS, Protection};
 use document::Column;
@@ -28,6 +29,24 @@ fn on_the_machines_own_kernel() {
 #[test]
 fn on_the_second_kernel() {
     check_all(machine::boot(Kernel::Second));
+}
+
+/// By the list that another test holds against the machine, number by number.
+#[test]
+fn services_may_make_no_call_that_docker_refuses() {
+    let text = fs::read_to_string(root().join("docs/system-calls.md")).unwrap();
+    let (_, allowed) = text.split_once("## Allowed\n").unwrap();
+    let (allowed, _) = allowed.split_once("\n## ").unwrap();
+    // Each is a name with its number.
+    let name = |item: &str| {
+        let (name, number) = item.trim().split_once(' ')?;
+        number.parse::<u32>().ok().map(|_| name.to_owned())
+    };
+    let ours: BTreeSet<String> = allowed.split([',', '\n']).filter_map(name).collect();
+    assert!(ours.len() > 200, "{ours:?}");
+    let theirs = other_runtimes::allowed_calls();
+    let more: Vec<&String> = ours.difference(&theirs).collect();
+    assert_eq!(more, other_runtimes::NEWER_CALLS);
 }
 
 fn check_all(machine: Machine) -> Vec<Column> {

@@ -1,5 +1,6 @@
 //! The same program in containers of runc and crun, as Docker would configure them.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
@@ -84,37 +85,66 @@ mkdir /sys/fs/cgroup/first
 for pid in $(cat /sys/fs/cgroup/cgroup.procs); do echo $pid > /sys/fs/cgroup/first/cgroup.procs || true; done
 ";
 
-/// Docker's default profile as it gives it to a runtime: without what other architectures and capabilities get.
-fn seccomp() -> Value {
+/// System calls that services may make, and that are newer than Docker's profile.
+pub const NEWER_CALLS: [&str; 9] = [
+    "file_getattr",
+    "file_setattr",
+    "getxattrat",
+    "listxattrat",
+    "mseal",
+    "removexattrat",
+    "setxattrat",
+    "uprobe",
+    "uretprobe",
+];
+
+/// Docker's default profile: the rules that are for these capabilities and x86-64.
+fn rules() -> Vec<Value> {
     let text = fs::read_to_string(made("profile/docker.json", "setup")).unwrap();
     let published: Value = serde_json::from_str(&text).unwrap();
-    let names = |rule: &Value, which: &str, what: &str| -> Vec<String> {
-        let list = rule[which][what].as_array().cloned().unwrap_or_default();
-        list.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
-    };
+    assert_eq!(published["defaultAction"], "SCMP_ACT_ERRNO");
     let has = |capability: &String| CAPABILITIES.contains(&capability.as_str());
     let fits = |rule: &&Value| {
-        let arches = names(rule, "includes", "arches");
-        names(rule, "includes", "caps").iter().all(has)
-            && !names(rule, "excludes", "caps").iter().any(has)
+        let list = |which: &str, what: &str| names(&rule[which][what]);
+        let arches = list("includes", "arches");
+        list("includes", "caps").iter().all(has)
+            && !list("excludes", "caps").iter().any(has)
             && (arches.is_empty() || arches.iter().any(|arch| arch == "amd64"))
-            && !names(rule, "excludes", "arches").iter().any(|arch| arch == "amd64")
+            && !list("excludes", "arches").iter().any(|arch| arch == "amd64")
     };
+    published["syscalls"].as_array().unwrap().iter().filter(fits).cloned().collect()
+}
+
+fn names(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+/// The calls that it allows whatever their arguments are.
+pub fn allowed_calls() -> BTreeSet<String> {
+    let is_allowed = |rule: &Value| rule["action"] == "SCMP_ACT_ALLOW" && !has_arguments(rule);
+    rules().iter().filter(|rule| is_allowed(rule)).flat_map(|rule| names(&rule["names"])).collect()
+}
+
+fn has_arguments(rule: &Value) -> bool {
+    rule["args"].as_array().is_some_and(|arguments| !arguments.is_empty())
+}
+
+/// The same, as a runtime takes it.
+fn seccomp() -> Value {
     let as_runtimes_take_it = |rule: &Value| {
         let mut taken = json!({ "names": rule["names"], "action": rule["action"] });
         if rule["errnoRet"].is_number() {
             taken["errnoRet"] = rule["errnoRet"].clone();
         }
-        if rule["args"].as_array().is_some_and(|arguments| !arguments.is_empty()) {
+        if has_arguments(rule) {
             taken["args"] = rule["args"].clone();
         }
         taken
     };
-    let rules = published["syscalls"].as_array().unwrap().iter().filter(fits).map(as_runtimes_take_it);
     json!({
-        "defaultAction": published["defaultAction"],
+        "defaultAction": "SCMP_ACT_ERRNO",
         "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-        "syscalls": rules.collect::<Vec<Value>>(),
+        "syscalls": rules().iter().map(as_runtimes_take_it).collect::<Vec<Value>>(),
     })
 }
 

@@ -81,6 +81,7 @@ pub(super) const PROC: &[Probe] = &[
 pub(super) const START: &[Probe] = &[
     attempt("a descriptor beyond 0, 1 and 2", "nothing", Attempt::Do(descriptors)),
     attempt("a folder among the descriptors", "nothing", Attempt::Do(folders)),
+    attempt("a standard descriptor that is neither /dev/null nor a pipe", "nothing", Attempt::Do(standard)),
     attempt("a working directory outside the root", "nothing", Attempt::Do(outside)),
     attempt("open its own program for writing", "ETXTBSY / EACCES", Attempt::OpenToWrite("/proc/self/exe")),
     attempt("open the first process's program for writing", "ETXTBSY / EACCES", Attempt::OpenToWrite("/proc/1/exe")),
@@ -229,6 +230,18 @@ fn folders() -> io::Result<bool> {
     let is_folder =
         |name: &String| fs::metadata(format!("/proc/self/fd/{name}")).is_ok_and(|data| data.is_dir());
     Ok(open_descriptors()?.iter().any(is_folder))
+}
+
+/// Those of the container's first process.
+fn standard() -> io::Result<bool> {
+    for number in 0..3 {
+        let target = fs::read_link(format!("/proc/1/fd/{number}"))?;
+        let target = target.to_string_lossy();
+        if target != "/dev/null" && target != "/null" && !target.starts_with("pipe:") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn outside() -> io::Result<bool> {

@@ -1,8 +1,9 @@
 //! Ways to more privileges than the container was given.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 
@@ -123,9 +124,18 @@ fn is_machines_root() -> io::Result<bool> {
     Ok(fs::read_to_string("/proc/self/uid_map")?.split_whitespace().nth(1) == Some("0"))
 }
 
-/// Does something to a process of the same user that waits for its input.
+/// Does something to a process of the same user, which waits.
 fn of_sibling(attempt: impl FnOnce(u64) -> io::Result<bool>) -> io::Result<bool> {
+    const POLL: u64 = 7;
+    const MILLISECONDS: u64 = 60_000;
     let mut sibling = Command::new(CALLER).stdin(Stdio::piped()).spawn()?;
+    let mut pipe = sibling.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let words = [POLL, 0, 0, MILLISECONDS, 0, 0, 0];
+    pipe.write_all(&words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>())?;
+    // It has its memory when it has read this.
+    while rustix::io::ioctl_fionread(&pipe)? > 0 {
+        thread::yield_now();
+    }
     let result = attempt(u64::from(sibling.id()));
     sibling.kill()?;
     sibling.wait()?;
