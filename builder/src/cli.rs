@@ -47,6 +47,19 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Let services live without a machine, and print what would happen when: the graph, restarts and the stop
+    Simulate {
+        /// The machine's config; several are merged, the later ones over the earlier
+        #[arg(required = true, value_name = "CONFIG")]
+        configs: Vec<PathBuf>,
+        /// What happens: "db crashes 3 times", "db is ready after 20s", "migrate fails", "web is unhealthy at 1m",
+        /// "web ignores its stop signal", "the machine powers off at 2m"; several may be given, or separated by commas
+        #[arg(long = "event", value_name = "TEXT", value_delimiter = ',')]
+        events: Vec<String>,
+        /// How long the machine runs
+        #[arg(long = "for", value_name = "DURATION", value_parser = crate::config::duration, default_value = "2m")]
+        until: Duration,
+    },
     /// Look at what builds keep, or remove it: layers, kernels and documents, which the next build makes again
     Cache {
         /// What to do with it.

@@ -33,6 +33,7 @@ mod resolve;
 mod root;
 mod run;
 mod seccomp;
+mod simulate;
 mod source_file;
 mod store;
 mod target;
@@ -80,6 +81,10 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Plan { source, json } => {
             let plan = build::plan(&source.configs, &source.inputs)?.plan;
             print(&if *json { plan.json() } else { plan.to_string() })
+        }
+        Command::Simulate { configs, events, until } => {
+            let config = config::load(configs)?;
+            print(&simulate::timeline(&config, events, *until)?)
         }
         Command::Run(options) => build::run(options),
         Command::Cache { command } => cache(command),

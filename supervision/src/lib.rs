@@ -9,6 +9,7 @@ mod machine;
 mod random;
 mod rules;
 mod service;
+pub mod tell;
 
 pub use event::{Action, Event, Fact, Index, Order, Outcome, Pid, Power, Question};
 pub use machine::{State, step};

@@ -44,6 +44,16 @@ fn the_readmes_commands_work() {
 }
 
 #[test]
+fn the_simulation_that_is_shown_is_what_coracle_prints() {
+    let document = read("docs/supervision.md");
+    let (command, shown) = blocks(&document, "console")[0].split_once('\n').unwrap();
+    let (config, rest) = command.strip_prefix("$ coracle simulate ").unwrap().split_once(' ').unwrap();
+    let events = rest.strip_prefix("--event \"").unwrap().trim_end_matches('"');
+    let output = coracle().args(["simulate", config, "--event", events]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), shown);
+}
+
+#[test]
 fn the_reference_of_the_config_is_complete_and_its_example_is_right() {
     let document = read("docs/config.md");
     let documents = document.clone() + &read("docs/supervision.md");

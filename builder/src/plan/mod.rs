@@ -32,6 +32,7 @@ use crate::source_file::SourceFile;
 use crate::target::targets;
 pub use print::bytes;
 pub use privilege::{Privilege, deny};
+pub use supervision::usual_health;
 
 /// Coracle's words on the kernel's command line. The config's own follow and win, since the kernel takes the last.
 ///

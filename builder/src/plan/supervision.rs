@@ -9,7 +9,7 @@ use manifest::{
 
 use crate::config::{HealthOptions, Service, health_test, signal_name};
 use crate::error::{Error, Result};
-use crate::oci::image::Process;
+use crate::oci::image::{Healthcheck, Process};
 
 /// Docker's.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -59,6 +59,15 @@ pub fn health(service: &Service, defaults: &Process) -> Result<Option<Health>> {
             false => Ok(None),
         };
     };
+    Ok(Some(merged(options, probe, &image)))
+}
+
+/// The config's keys over Docker's usual times, for one that has a probe.
+pub fn usual_health(options: &HealthOptions) -> Option<Health> {
+    options.probe.clone().map(|probe| merged(options, probe, &Healthcheck::default()))
+}
+
+fn merged(options: &HealthOptions, probe: Probe, image: &Healthcheck) -> Health {
     // The image's are in nanoseconds, and 0 where it has none.
     let ms = |own: Option<Duration>, image: i64, usual: Duration| {
         let image =
@@ -68,7 +77,7 @@ pub fn health(service: &Service, defaults: &Process) -> Result<Option<Health>> {
     };
     let image_retries = u32::try_from(image.retries).ok().filter(|retries| *retries > 0);
     let start_period = ms(options.start_period, image.start_period, Duration::ZERO);
-    Ok(Some(Health {
+    Health {
         probe,
         interval_ms: ms(options.interval, image.interval, INTERVAL),
         timeout_ms: ms(options.timeout, image.timeout, TIMEOUT),
@@ -76,7 +85,7 @@ pub fn health(service: &Service, defaults: &Process) -> Result<Option<Health>> {
         start_period_ms: if start_period > 1 { start_period } else { 0 },
         start_interval_ms: ms(options.start_interval, image.start_interval, START_INTERVAL),
         on_unhealthy: options.on_unhealthy.unwrap_or(OnUnhealthy::Restart),
-    }))
+    }
 }
 
 fn probe(options: &HealthOptions, test: &[String]) -> Result<Option<Probe>> {

@@ -1,6 +1,7 @@
 //! A container's cgroup: made, limited and closed to devices before its first process, which is cloned right into
 //! it.
 
+use std::fmt;
 use std::fs::{File, create_dir, read_dir, read_to_string, remove_dir};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -50,6 +51,15 @@ pub enum Shortage {
     Own(u64),
     /// All containers together needed more than the machine has.
     Machine,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(limit) => write!(f, "it needed more than its {} MiB of memory", limit >> 20),
+            Self::Machine => f.write_str("the machine had no memory left for services"),
+        }
+    }
 }
 
 impl Parent {

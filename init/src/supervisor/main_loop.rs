@@ -12,15 +12,15 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use supervision::{Action, Event, Fact, Index, Outcome, Power, Question, Rules, State, step};
+use supervision::{Action, Event, Fact, Index, Outcome, Power, Question, Rules, State, step, tell};
 
 use super::ask::{self, Asked};
 use super::buttons::Button;
 use super::notify::{Notify, Word};
 use super::output::{Line, Output, READ_SIZE};
+use super::reap;
 use super::signal::{self, Delivery};
 use super::source::Source;
-use super::{reap, tell};
 use crate::clock::{self, nanoseconds};
 use crate::container::{self, Failure, Filter, Group, Launch, Numbered, Parent, Process, Progress, Stdio};
 use crate::error::{Error, Result};
@@ -425,7 +425,7 @@ impl Supervisor {
         {
             match service.group.shortage() {
                 Ok(None) => {}
-                Ok(Some(shortage)) => predicate = tell::shortage(outcome, shortage),
+                Ok(Some(shortage)) => predicate = format!("{outcome}: {shortage}"),
                 Err(error) => self.console.say(format_args!("{error}")),
             }
         }

@@ -8,6 +8,5 @@ mod output;
 mod reap;
 mod signal;
 mod source;
-mod tell;
 
 pub use main_loop::{Supervisor, Times};

@@ -1,12 +1,11 @@
-//! What the console says of services: sentences, and nothing else.
+//! What there is to say of services, in sentences: the console's and the simulation's are the same.
 
 use manifest::Then;
-use supervision::{Fact, Outcome, Power};
 
-use crate::container::Shortage;
+use crate::event::{Fact, Index, Power};
 
 /// The end of a sentence that begins with a service's name. `name` is for the others that it is about.
-pub fn predicate(fact: Fact, name: impl Fn(usize) -> String) -> String {
+pub fn predicate(fact: Fact, name: impl Fn(Index) -> String) -> String {
     match fact {
         Fact::Ended(outcome) => outcome.to_string(),
         Fact::Restarts(pause) => format!("starts again in {:.1} s", pause.as_secs_f32()),
@@ -27,14 +26,6 @@ pub fn predicate(fact: Fact, name: impl Fn(usize) -> String) -> String {
             };
             format!("has ended too often: {then}")
         }
-    }
-}
-
-/// Likewise for an end that memory is the reason of.
-pub fn shortage(outcome: Outcome, shortage: Shortage) -> String {
-    match shortage {
-        Shortage::Own(limit) => format!("{outcome}: it needed more than its {} MiB of memory", limit >> 20),
-        Shortage::Machine => format!("{outcome}: the machine had no memory left for services"),
     }
 }
 
