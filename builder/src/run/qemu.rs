@@ -95,14 +95,15 @@ impl Machine<'_> {
         // ("IO-APIC + timer doesn't work"). Under KVM the kernel leaves the test out by itself.
         let (cpu, more) = match self.accelerator {
             Accelerator::Kvm => ("host", ""),
-            Accelerator::Tcg => ("max", " no_timer_check"),
+            Accelerator::Tcg => ("max", "no_timer_check "),
         };
         pair("-cpu", cpu.into());
         pair("-m", format!("{}B", self.memory).into());
         pair("-smp", self.cpus.to_string().into());
         pair("-kernel", self.kernel.into());
         pair("-initrd", self.initramfs.into());
-        pair("-append", format!("{}{more}", self.cmdline.trim_end()).into());
+        // Before the machine's own words, whose end may be for init: see `--` of the kernel's command line.
+        pair("-append", format!("{more}{}", self.cmdline).into());
         pair("-chardev", with_path("file,id=report,path=", self.report, ""));
         pair("-qmp", with_path("unix:", self.monitor, ",server=on,wait=off"));
         pair("-netdev", user_network(self.ports).into());
