@@ -9,6 +9,7 @@ mod images;
 mod process;
 mod setup;
 mod sources;
+mod suite;
 mod tidy;
 mod workspace;
 

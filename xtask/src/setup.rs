@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::process::{Result, because, run_quietly};
-use crate::sources::{rewrite_deb822, rewrite_lines};
+use crate::sources::{Kind, rewrite_deb822, rewrite_lines};
+use crate::suite;
 use crate::workspace::{Workspace, make_folder, read_file, write_file};
 
 /// Debian packages, and what each is for.
@@ -20,8 +21,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86", "boots machines"),
     ("skopeo", "writes image archives"),
     ("systemd", "scores the isolation of services in the tests"),
+    ("tar", "reads the source of crun's tests"),
     ("uidmap", "lets mmdebstrap run as an ordinary user"),
     ("umoci", "writes image layouts"),
+    ("xz-utils", "inflates the source of crun's tests"),
     ("zstd", "compresses for the benchmark"),
 ];
 
@@ -44,7 +47,8 @@ pub fn setup(workspace: &Workspace) -> Result<()> {
         install(&missing)?;
     }
     second_suite(workspace)?;
-    docker_profile(workspace)
+    docker_profile(workspace)?;
+    suite::fetch(workspace)
 }
 
 /// Fetches the package and takes the one file out of it: it needs not be installed. The second suite's, so that it is
@@ -107,10 +111,24 @@ fn install(packages: &[&str]) -> Result<()> {
 /// counts as installed.
 fn second_suite(workspace: &Workspace) -> Result<()> {
     let folder = workspace.cache.join("apt").join(SECOND_SUITE);
+    let changed = configure_apt(&folder, SECOND_SUITE, Kind::Packages)?;
+    workspace.link("apt", &folder)?;
+    let fetched = folder.join("fetched");
+    if !changed && is_younger(&fetched, LISTS_AGE) {
+        return Ok(());
+    }
+    eprintln!("   fetching the package lists of {SECOND_SUITE}");
+    update_lists(&folder)?;
+    write_file(&fetched, "")
+}
+
+/// Writes an apt configuration into `folder` that knows one suite and nothing of the machine; true when its sources
+/// are others than before.
+pub fn configure_apt(folder: &Path, suite: &str, kind: Kind) -> Result<bool> {
     for part in ["lists/partial", "cache/archives/partial", "sources.d"] {
         make_folder(&folder.join(part))?;
     }
-    let changed = write_sources(&folder.join("sources.d"), SECOND_SUITE)?;
+    let changed = write_sources(&folder.join("sources.d"), suite, kind)?;
     write_file(&folder.join("status"), "")?;
     write_file(
         &folder.join("apt.conf"),
@@ -120,30 +138,27 @@ fn second_suite(workspace: &Workspace) -> Result<()> {
             folder.display()
         ),
     )?;
-    workspace.link("apt", &folder)?;
-    let fetched = folder.join("fetched");
-    if !changed && is_younger(&fetched, LISTS_AGE) {
-        return Ok(());
-    }
-    eprintln!("   fetching the package lists of {SECOND_SUITE}");
-    run_quietly(
-        Command::new("apt-get").env("APT_CONFIG", folder.join("apt.conf")).args(["--quiet", "update"]),
-    )?;
-    write_file(&fetched, "")
+    Ok(changed)
+}
+
+/// Fetches the lists of what a configuration's sources have.
+pub fn update_lists(folder: &Path) -> Result<()> {
+    let mut update = Command::new("apt-get");
+    run_quietly(update.env("APT_CONFIG", folder.join("apt.conf")).args(["--quiet", "update"])).map(drop)
 }
 
 /// Writes the machine's sources, rewritten for a suite, as `debian.list` and `debian.sources`; true when they
 /// differ from those that were there.
-pub fn write_sources(folder: &Path, suite: &str) -> Result<bool> {
+pub fn write_sources(folder: &Path, suite: &str, kind: Kind) -> Result<bool> {
     let own_suite = own_suite()?;
     let mut lines = String::new();
     let mut stanzas = String::new();
     for path in source_files()? {
         let text = read_file(&path)?;
         if path.extension().is_some_and(|extension| extension == "sources") {
-            stanzas += &(rewrite_deb822(&text, &own_suite, suite) + "\n");
+            stanzas += &(rewrite_deb822(&text, &own_suite, suite, kind) + "\n");
         } else {
-            lines += &rewrite_lines(&text, &own_suite, suite);
+            lines += &rewrite_lines(&text, &own_suite, suite, kind);
         }
     }
     if lines.is_empty() && stanzas.trim().is_empty() {

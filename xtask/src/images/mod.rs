@@ -11,6 +11,7 @@ use std::process::Command;
 
 use crate::process::{Result, because, run_quietly};
 use crate::setup::{own_suite, write_sources};
+use crate::sources::Kind;
 use crate::workspace::{Workspace, make_folder};
 
 use recipe::{BUSYBOX, BUSYBOX_SCRIPT, EPOCH, EXCLUDED_PATHS, PATH, Recipe, SERVERS};
@@ -67,7 +68,7 @@ fn make(workspace: &Workspace, suite: &str, folder: &Path) -> Result<()> {
 fn bootstrap(workspace: &Workspace, suite: &str, layers: &Path) -> Result<()> {
     let sources = workspace.cache.join("apt").join("own");
     make_folder(&sources)?;
-    write_sources(&sources, suite)?;
+    write_sources(&sources, suite, Kind::Packages)?;
     let mode = if rustix::process::geteuid().is_root() { "root" } else { "unshare" };
     let mut command = Command::new("mmdebstrap");
     command.env("SOURCE_DATE_EPOCH", EPOCH.to_string());

@@ -91,7 +91,8 @@ pub const SERVERS: &[Recipe] = &[
             ("--config.user", "postgres"),
         ],
     },
-    Recipe { tag: "runtimes", packages: "crun runc", setup: "", config: &[("--config.cmd", "bash")] },
+    // With what crun's own tests are written in.
+    Recipe { tag: "runtimes", packages: "crun runc python3", setup: "", config: &[("--config.cmd", "bash")] },
 ];
 
 /// The tag of the small image, which shares nothing with the others.
