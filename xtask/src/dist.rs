@@ -1,4 +1,4 @@
-//! The product's two programs, and the tests' probe.
+//! The product's two programs, and those of the tests: two probes, and the OCI command.
 
 use std::fs;
 use std::path::Path;
@@ -14,16 +14,19 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What makes a program static.
 pub const STATIC: &str = "-C target-feature=+crt-static";
 
-/// Builds `target/dist/{coracle,init}` and `target/dist-test/{probe,hostile}`, and prints their sizes.
+/// Builds `target/dist/{coracle,init}` and `target/dist-test/{hostile,oci,probe}`, and prints their sizes.
 pub fn dist(workspace: &Workspace) -> Result<()> {
     cargo(workspace, &["build", "--release", "--package", "builder"], false)?;
     cargo(workspace, &["build", "--profile", "init", "--package", "init", "--package", "probe"], true)?;
+    // By itself: it asks for more of the crates that init is made of.
+    cargo(workspace, &["build", "--profile", "init", "--package", "oci"], true)?;
     let built = cargo_target(workspace);
     let programs = built.join(TARGET).join("init");
     place(&built.join("release/coracle"), &workspace.target("dist/coracle"))?;
     place(&programs.join("init"), &workspace.target("dist/init"))?;
     place(&programs.join("probe"), &workspace.target("dist-test/probe"))?;
-    place(&programs.join("hostile"), &workspace.target("dist-test/hostile"))
+    place(&programs.join("hostile"), &workspace.target("dist-test/hostile"))?;
+    place(&programs.join("oci"), &workspace.target("dist-test/oci"))
 }
 
 fn cargo(workspace: &Workspace, arguments: &[&str], is_static: bool) -> Result<()> {
