@@ -21,7 +21,7 @@ use crate::line::Line;
 use crate::slot::Slot;
 use crate::{coracle, folder, made, replace, root};
 
-/// The longest that a machine runs; `coracle run` ends it then.
+/// The longest that a machine runs, unless its config says otherwise; `coracle run` ends it then.
 const MACHINE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// From QEMU's start to the machine's report that it is ready.
@@ -68,6 +68,7 @@ pub struct Config {
     published: Vec<(u16, u16)>,
     /// Further arguments of QEMU.
     devices: Vec<String>,
+    timeout: Duration,
 }
 
 impl Config {
@@ -81,6 +82,7 @@ impl Config {
             memory: "512MiB".to_owned(),
             published: Vec::new(),
             devices: Vec::new(),
+            timeout: MACHINE_TIMEOUT,
         }
     }
 
@@ -153,6 +155,12 @@ impl Config {
         self
     }
 
+    /// Another limit to how long it runs.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Offers a port of the machine on a free port of this host: see [`Machine::port`].
     pub fn publish(mut self, guest: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -209,7 +217,7 @@ impl Config {
         command.current_dir(&sockets).arg("run").arg(folder.join("out")).arg("--report").arg(&report);
         command
             .arg("--timeout")
-            .arg(format!("{}s", MACHINE_TIMEOUT.as_secs()))
+            .arg(format!("{}s", self.timeout.as_secs()))
             .arg("--memory")
             .arg(&self.memory);
         for (host, guest) in &self.published {
