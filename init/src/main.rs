@@ -9,7 +9,7 @@ use init::log::Console;
 use init::net::Network;
 use init::supervisor::{Supervisor, Times};
 use init::watchdog::Watchdog;
-use init::{boot, clock, error, fatal, layers, modules, mounts, sysctl};
+use init::{boot, clock, error, fatal, layers, modules, mounts, sys, sysctl};
 use nix::unistd::getpid;
 
 init::entry!(first_process);
@@ -42,6 +42,7 @@ fn run() -> error::Result<Infallible> {
     let network = Network::begin(&manifest, &mut console)?;
     let supervisor = Supervisor::new(&manifest, network, console, times)?;
     drop(manifest);
+    sys::give_back_memory();
 
     // From here on nothing may end the process.
     supervisor.run(watchdog)

@@ -77,6 +77,14 @@ pub fn clone_into(
     }
 }
 
+/// Gives the kernel back what memory was freed. Each child would else get a copy of the pages' table, and take it apart.
+pub fn give_back_memory() {
+    const ALL: usize = 0;
+    // SAFETY: malloc_trim has no requirements: it lets go of pages that no allocation is in. Whether there were any
+    // decides nothing.
+    unsafe { libc::malloc_trim(ALL) };
+}
+
 /// Strings as `execve` takes them: made in advance, so that nothing is allocated between clone and exec.
 pub struct Strings {
     /// Null-terminated; each pointer leads into `_owned`, whose buffers never move.
