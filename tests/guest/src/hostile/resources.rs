@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::Timer;
+use nix::time::ClockId;
 
 use super::Probe;
 use super::attempt::{Attempt, PLANTED_QUEUE, call};
@@ -24,6 +27,9 @@ pub(super) const RESOURCES: &[Probe] = &[
     Probe::call("lock 256 KiB of memory", "EAGAIN", 9, &[0, 256 << 10, 3, 0x2022, u64::MAX, 0], b""),
     attempt("65 MiB in /dev/shm", "ENOSPC", shared_memory),
     attempt("200 instances of inotify", "EMFILE", inotify),
+    attempt("20,000 timers", "EAGAIN", timers),
+    // IPC_PRIVATE, IPC_CREAT
+    Probe::call("a set of 40,000 semaphores", "EINVAL", 64, &[0, 40_000, 0o1600], b""),
     attempt("another service's message queue", "ENOENT", || call(68, &[PLANTED_QUEUE, 0], b"", None)),
     attempt("an argument of 256 KiB", "E2BIG", argument),
     attempt("1,000 files in /tmp", "allowed", files),
@@ -69,6 +75,18 @@ fn inotify() -> io::Result<bool> {
     let make = |_| rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC);
     let all = (0..200).map(make).collect::<rustix::io::Result<Vec<_>>>()?;
     Ok(all.len() == 200)
+}
+
+/// A timer has a signal in the queue from its beginning on, and these are limited.
+fn timers() -> io::Result<bool> {
+    let make = |_| {
+        Timer::new(
+            ClockId::CLOCK_MONOTONIC,
+            SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGALRM, si_value: 0 }),
+        )
+    };
+    let all = (0..20_000).map(make).collect::<nix::Result<Vec<_>>>()?;
+    Ok(all.len() == 20_000)
 }
 
 /// The kernel takes 128 KiB a string.
