@@ -48,7 +48,7 @@ fn a_server_answers_that_has_given_up_what_it_does_not_need() {
 #[test]
 fn the_graph_brings_up_a_page_from_the_database_and_ends_in_reverse() {
     let machine = Config::of_file("configs/graph.toml").publish(80).memory("1GiB").boot();
-    assert_answers(machine.port(80), HTTP, "from a database: 42");
+    assert_answers(machine.port(80), HTTP, "5432 - accepting connections");
     let ended = machine.power_off();
     let at = |sentence: &str| {
         ended.output.find(sentence).unwrap_or_else(|| panic!("{sentence}: {}", ended.output))
