@@ -405,3 +405,6 @@ fn give_up(At { value: raw, span }: At<RawGiveUp>, path: &str, check: &mut Check
         then: word(check, THEN, &path, "then", raw.then).unwrap_or(Then::Stop),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ use crate::source_file::SourceFile;
 use crate::target::targets;
 pub use print::bytes;
 pub use privilege::{Privilege, deny};
-pub use supervision::usual_health;
+pub use supervision::{depends_on, usual_health};
 
 /// Coracle's words on the kernel's command line. The config's own follow and win, since the kernel takes the last.
 ///
@@ -194,6 +194,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
                 errors.push(error.within(format!("{} (image `{}`)", service.path(), service.image)));
             }
         }
+    }
+    if errors.is_empty() {
+        errors = supervision::contradictions(&services);
     }
     if !errors.is_empty() {
         return Err(errors);

@@ -95,6 +95,23 @@ fn probe(options: &HealthOptions, test: &[String]) -> Result<Option<Probe>> {
     health_test(test).map_err(|what| Error::new(format!("the image's health check: {what}")))
 }
 
+/// Services that wait for a health that nobody finds out: images have health checks too, so that it is known here only.
+pub fn contradictions(services: &[Supervised]) -> Vec<Error> {
+    let waits =
+        services.iter().flat_map(|service| service.depends_on.iter().map(move |edge| (service, edge)));
+    let is_vain = |edge: &Dependency| {
+        let other = services.get(edge.service);
+        other.filter(|other| edge.condition == Condition::Healthy && other.health.is_none())
+    };
+    let error = |(service, edge): (&Supervised, &Dependency)| {
+        let other = &is_vain(edge)?.name;
+        let what =
+            format!("`{}` waits until `{other}` is healthy, and `{other}` has no health check", service.name);
+        Some(Error::new(what).hint(format!("set `healthcheck` of `{other}`, or wait until it is \"ready\"")))
+    };
+    waits.filter_map(error).collect()
+}
+
 /// What programs look for that speak sd_notify(3), as far as the service has the socket.
 pub fn environment(service: &Service) -> Vec<String> {
     if !notifies(service) {

@@ -3,6 +3,7 @@
 mod escapes;
 mod profile;
 mod sample;
+mod supervision;
 mod users;
 
 use manifest::{Container, Mount};

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use manifest::{Dependency, Kind, Probe, ReadyBy};
+use manifest::{Condition, Kind, Name, Probe, ReadyBy};
 use supervision::{Action, Event, Index, Outcome, Pid, Question, Rules, State, step, tell};
 
-use crate::config::{Config, HealthOptions, Service};
-use crate::error::{Error, Result};
+use crate::config::{Config, Edge, HealthOptions, Service};
+use crate::error::Result;
 use crate::plan;
 use wish::{Behaviour, Wish};
 
@@ -34,9 +34,18 @@ const MOST_LINES: usize = 10_000;
 
 /// What would happen in the machine of `config` until then, a line for each thing.
 pub fn timeline(config: &Config, events: &[String], until: Duration) -> Result<String> {
-    let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+    let names: Vec<&Name> = config.services.iter().map(|service| &service.name).collect();
+    let edges = || config.services.iter().flat_map(|service| &service.supervision.depends_on);
+    let is_to_be_healthy = |service: &&Service| {
+        let waits = |edge: &Edge| {
+            edge.condition.value == Condition::Healthy && edge.service.value == service.name.as_str()
+        };
+        edges().any(waits) || service.supervision.ready.by == ReadyBy::Healthy
+    };
+    let rules = config.services.iter().map(|service| rules(service, is_to_be_healthy(&service), &names));
+    let rules = rules.collect::<Result<Vec<_>>>()?;
+    let names: Vec<&str> = names.into_iter().map(Name::as_str).collect();
     let wishes = events.iter().map(|text| Wish::parse(text, &names)).collect::<Result<Vec<_>>>()?;
-    let rules = config.services.iter().map(|service| rules(service, &names)).collect::<Result<Vec<_>>>()?;
     let mut life = Life::new(rules, &names);
     for wish in wishes {
         match wish {
@@ -49,28 +58,16 @@ pub fn timeline(config: &Config, events: &[String], until: Duration) -> Result<S
 }
 
 /// What the config alone says about a service's supervision.
-fn rules(service: &Service, names: &[&str]) -> Result<Rules> {
+fn rules(service: &Service, is_to_be_healthy: bool, names: &[&Name]) -> Result<Rules> {
     let supervision = &service.supervision;
-    let place = |name: &str| names.iter().position(|known| *known == name);
-    let edge = |edge: &crate::config::Edge| {
-        let place = place(&edge.service.value);
-        Ok(Dependency {
-            service: place
-                .ok_or_else(|| Error::new(format!("no service is called `{}`", edge.service.value)))?,
-            condition: edge.condition.value,
-            on_failure: edge.on_failure,
-            restart_with: edge.restart_with,
-        })
-    };
     // Whether an image has a health check is not known before it is fetched: one that is waited for is supposed.
-    let is_waited_for = supervision.ready.by == ReadyBy::Healthy;
     let supposed = HealthOptions { probe: Some(Probe::Tcp(0)), ..supervision.health.clone() };
     let written = supervision.health.probe.is_some() && !supervision.health.is_disabled;
-    let health = if written || is_waited_for { plan::usual_health(&supposed) } else { None };
+    let health = if written || is_to_be_healthy { plan::usual_health(&supposed) } else { None };
     let limit = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
     Ok(Rules {
         kind: service.kind,
-        depends_on: supervision.depends_on.iter().map(edge).collect::<Result<_>>()?,
+        depends_on: plan::depends_on(service, names)?,
         ready: supervision.ready.by.clone(),
         ready_within: limit(supervision.ready.timeout_ms),
         health,
