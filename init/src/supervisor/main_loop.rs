@@ -274,6 +274,7 @@ impl Supervisor {
             if let Some(index) = self.state.service_of(pid) {
                 self.read_status(index);
                 self.read_notify(index);
+                self.read_ready(index);
                 self.read_last_words(index);
                 if self.services.get(index).is_some_and(|service| service.launch.can_leave_processes()) {
                     self.kill(index);
