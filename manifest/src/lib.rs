@@ -6,6 +6,8 @@
 //! The document is JSON. Its bytes for a sample machine are pinned by `tests/golden.rs`; whoever changes a shape
 //! here raises [`VERSION`] and updates that file in the same commit.
 
+pub mod base64;
+pub mod control;
 pub mod limits;
 pub mod mask;
 pub mod name;
