@@ -238,6 +238,9 @@ pub struct Machine {
     pub now: Now,
     /// Where it stands.
     pub state: MachineState,
+    /// The number of the last event that had happened then; 0 before the first. What happens after the answer is asked
+    /// for with the next number as [`Ask::Events::since`].
+    pub last_event: u64,
 }
 
 /// Where a machine stands.
