@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use manifest::{Manifest, Seccomp, path};
+use manifest::{Awaited, Manifest, Network, Seccomp, path};
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -51,6 +51,13 @@ fn parse(text: &[u8]) -> Result<Manifest> {
         if edges.any(|edge| edge.service >= manifest.services.len()) {
             let name = &service.name;
             return Err(refuse(format!("service `{name}` waits for a service that the machine has not")));
+        }
+        let wants_network = service.wait_for.iter().any(|wait| wait.until == Awaited::Network);
+        if wants_network && manifest.network == Network::None {
+            return Err(refuse(format!(
+                "service `{}` waits for a network that the machine has not",
+                service.name
+            )));
         }
         if container.argv.is_empty() {
             return Err(refuse(format!("service `{}` has no program", service.name)));
@@ -119,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_manifest_of_another_version_is_refused_by_its_version() {
-        let expected = "its version is 9, this init understands 4 only";
+        let expected = "its version is 9, this init understands 5 only";
         let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[]"#;
         assert!(refusal(&format!(r#"{{"version":9,{empty}}}"#)).ends_with(expected));
         assert!(refusal(r#"{"version":9,"novelty":[]}"#).ends_with(expected));
@@ -127,13 +134,13 @@ mod tests {
 
     #[test]
     fn a_manifest_that_is_cut_off_is_refused_with_the_position() {
-        assert!(refusal(r#"{"version":4,"#).contains("line 1"));
+        assert!(refusal(r#"{"version":5,"#).contains("line 1"));
     }
 
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
-        let text = r#"{"version":4,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[{
-            "name":"web","kind":"service","depends_on":[],"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
+        let text = r#"{"version":5,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[{
+            "name":"web","kind":"service","depends_on":[],"wait_for":[],"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
             "restart":{"policy":"always","prevented_by":[],"backoff":{"first_ms":1,"factor":1,"cap_ms":1,"jitter_percent":0,
             "reset_ms":1},"give_up":null},"stop":{"signal":15,"grace_ms":1},"container":{
             "layers":[0],"read_only":false,"hostname":"web","argv":["x"],"env":[],"cwd":"/",

@@ -286,6 +286,29 @@ pub fn set_watchdog_timeout(device: &File, seconds: c_int) -> nix::Result<c_int>
     Errno::result(result).map(|_| timeout)
 }
 
+/// The largest error that the kernel supposes the wall clock to have, in microseconds (`adjtimex`, which changes nothing
+/// when no mode is asked for).
+pub fn clock_error_microseconds() -> nix::Result<i64> {
+    /// `struct timex`, with all but one of its fields as padding.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Timex {
+        modes: c_uint,
+        offset_and_frequency: [i64; 2],
+        maximum_error: i64,
+        rest: [u64; 22],
+    }
+    const { assert!(size_of::<Timex>() == size_of::<libc::timex>()) };
+    const {
+        assert!(std::mem::offset_of!(Timex, maximum_error) == std::mem::offset_of!(libc::timex, maxerror));
+    };
+    let mut clock = Timex::default();
+    // SAFETY: the call reads and writes a `struct timex` where its argument points: a variable of this function with that
+    // size and layout, borrowed for the call.
+    let result = unsafe { libc::syscall(libc::SYS_adjtimex, &raw mut clock) };
+    Errno::result(result).map(|_| clock.maximum_error)
+}
+
 /// The number of a loop device that is free now, made when there is none (`LOOP_CTL_GET_FREE`).
 pub fn free_loop_device(control: &File) -> nix::Result<c_int> {
     const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;

@@ -24,12 +24,12 @@ pub use name::Name;
 pub use profile::{Capabilities, Namespace, Profile, Sysctl};
 pub use program::{Instruction, Program};
 pub use supervision::{
-    Backoff, Condition, Dependency, GiveUp, Health, Kind, OnFailure, OnUnhealthy, Probe, Ready, ReadyBy,
-    Restart, RestartPolicy, Stop, Then,
+    Awaited, Backoff, Condition, Dependency, GiveUp, Health, Kind, OnFailure, OnUnhealthy, Probe, Ready,
+    ReadyBy, Restart, RestartPolicy, Stop, Then, Wait,
 };
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// How many user ids, and group ids, a container with ids of its own has: all that 16 bits number.
 pub const IDS_PER_CONTAINER: u32 = 1 << 16;
@@ -105,6 +105,8 @@ pub struct Service {
     pub kind: Kind,
     /// What it waits for. These edges have no cycle.
     pub depends_on: Vec<Dependency>,
+    /// What it waits for of the machine.
+    pub wait_for: Vec<Wait>,
     /// When it is ready.
     pub ready: Ready,
     /// How its health is found out, if it is.

@@ -61,6 +61,31 @@ pub enum Condition {
     Completed,
 }
 
+/// A wait for something that is no service: a service is not started before it is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// For what.
+    pub until: Awaited,
+    /// Milliseconds from when nothing else is waited for, after which it counts as failed; 0 for as long as it takes.
+    pub timeout_ms: u64,
+    /// What follows then.
+    pub on_failure: OnFailure,
+}
+
+/// What is waited for of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Awaited {
+    /// The machine has an address, and a network to use it on.
+    Network,
+    /// The kernel takes the wall clock for synchronised.
+    Clock,
+    /// There is something at this absolute path of the machine. `/dev/virtio-ports/NAME` stands for the port of that
+    /// name.
+    Path(String),
+}
+
 /// When a service is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,22 +7,22 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Backoff, Capabilities, Condition, Container, Dependency, Device, GiveUp, Health, Ids, Kind, Limits,
-    Manifest, Memory, Mount, Name, Namespace, Network, OnFailure, OnUnhealthy, Probe, Profile, Program,
-    Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy, Seccomp, Service, Socket, Stop, Sysctl,
-    Then, UNLIMITED, User, Watchdog,
+    Awaited, Backoff, Capabilities, Condition, Container, Dependency, Device, GiveUp, Health, Ids, Kind,
+    Limits, Manifest, Memory, Mount, Name, Namespace, Network, OnFailure, OnUnhealthy, Probe, Profile,
+    Program, Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy, Seccomp, Service, Socket, Stop,
+    Sysctl, Then, UNLIMITED, User, Wait, Watchdog,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":4,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":5,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
 "network":"dhcp","watchdog":{"armed":{"timeout":60}},
 "services":[
-{"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"depends_on":[],
+{"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"depends_on":[],"wait_for":[],
 "ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
 "restart":{"policy":"on-failure","prevented_by":[125],
 "backoff":{"first_ms":100,"factor":2,"cap_ms":30000,"jitter_percent":0,"reset_ms":60000},"give_up":null},
@@ -33,7 +33,7 @@ const GOLDEN: &str = r#"
 "set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
 "sockets":[],"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
 "oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
-{"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"depends_on":[],
+{"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"depends_on":[],"wait_for":[],
 "ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
 "restart":{"policy":"never","prevented_by":[125],
 "backoff":{"first_ms":100,"factor":2,"cap_ms":30000,"jitter_percent":0,"reset_ms":60000},"give_up":null},
@@ -47,6 +47,8 @@ const GOLDEN: &str = r#"
 {"name":"web","kind":"service",
 "depends_on":[{"service":0,"condition":"completed","on_failure":"degrade","restart_with":false},
 {"service":1,"condition":"ready","on_failure":"ignore","restart_with":true}],
+"wait_for":[{"until":"network","timeout_ms":0,"on_failure":"degrade"},{"until":"clock","timeout_ms":30000,"on_failure":"ignore"},
+{"until":{"path":"/dev/virtio-ports/data"},"timeout_ms":1,"on_failure":"abort-boot"}],
 "ready":{"by":{"probe":{"tcp":80}},"timeout_ms":90000},
 "health":{"probe":{"http":{"port":80,"host":"localhost","path":"/"}},"interval_ms":30000,"timeout_ms":1000,"retries":3,
 "start_period_ms":0,"start_interval_ms":5000,"on_unhealthy":"reboot"},"watchdog_ms":7000,
@@ -112,6 +114,7 @@ fn oneshot(
         name: name(called),
         kind: Kind::Oneshot { on_failure },
         depends_on: Vec::new(),
+        wait_for: Vec::new(),
         ready: Ready { by: ReadyBy::Started, timeout_ms: 0 },
         health: None,
         watchdog_ms: 0,
@@ -146,6 +149,10 @@ fn oneshot(
     }
 }
 
+fn wait(until: Awaited, timeout_ms: u64, on_failure: OnFailure) -> Wait {
+    Wait { until, timeout_ms, on_failure }
+}
+
 /// A service with something of everything.
 fn web() -> Service {
     Service {
@@ -164,6 +171,11 @@ fn web() -> Service {
                 on_failure: OnFailure::Ignore,
                 restart_with: true,
             },
+        ],
+        wait_for: vec![
+            wait(Awaited::Network, 0, OnFailure::Degrade),
+            wait(Awaited::Clock, 30_000, OnFailure::Ignore),
+            wait(Awaited::Path("/dev/virtio-ports/data".into()), 1, OnFailure::AbortBoot),
         ],
         ready: Ready { by: ReadyBy::Probe(Probe::Tcp(80)), timeout_ms: 90_000 },
         health: Some(Health {
@@ -238,7 +250,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 4,
+        version: 5,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -262,7 +274,7 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 4, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 5, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
     is_written_and_read_as(&Watchdog::None, "\"none\"");
@@ -283,12 +295,14 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":4"#, r#""version":4,"future":true"#),
+        (r#""version":5"#, r#""version":5,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),
         (r#""policy":"never""#, r#""policy":"sometimes""#),
         (r#","condition":"completed""#, ""),
+        (r#""until":"clock""#, r#""until":"moon""#),
+        (r#""until":"network","timeout_ms":0,"#, r#""until":"network","#),
         (r#""give_up":{"#, r#""give_up":{"never":1,"#),
         (r#""signal":9"#, r#""signal":9,"second_signal":9"#),
         (r#","ids":"machine""#, ""),

@@ -136,6 +136,13 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
+    /// Somebody has looked at what services wait for of the machine: see [`State::awaited`](crate::State::awaited).
+    Condition {
+        /// Which, by its place in [`State::conditions`](crate::State::conditions).
+        condition: Index,
+        /// Whether it is so.
+        holds: bool,
+    },
     /// Somebody wants something of a service.
     Order {
         /// Of which.
@@ -203,6 +210,10 @@ pub enum Fact {
     Killed,
     /// It is not started, because this one has failed.
     Skipped(Index),
+    /// It waits for this condition of the machine.
+    Awaits(Index),
+    /// It is not started, because this condition of the machine has not come in time.
+    Unmet(Index),
     /// Its failure is the end of the boot.
     AbortsBoot,
     /// It has ended too often.

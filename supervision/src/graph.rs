@@ -12,8 +12,17 @@ pub enum Verdict {
     Start,
     /// Not yet.
     Wait,
-    /// Never, because this one has failed, and this is what the edge says about it.
-    Never(Index, OnFailure),
+    /// Never, because this has failed, and this is what the edge says about it.
+    Never(Cause, OnFailure),
+}
+
+/// What is waited for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A service.
+    Service(Index),
+    /// A condition of the machine.
+    Condition(Index),
 }
 
 /// Whether the service with these `dependencies` may start.
@@ -24,7 +33,9 @@ pub fn verdict(services: &[Service], dependencies: &[Dependency]) -> Verdict {
             Progress::Met => {}
             Progress::Underway => verdict = Verdict::Wait,
             Progress::Failed if dependency.on_failure == OnFailure::Ignore => {}
-            Progress::Failed => return Verdict::Never(dependency.service, dependency.on_failure),
+            Progress::Failed => {
+                return Verdict::Never(Cause::Service(dependency.service), dependency.on_failure);
+            }
         }
     }
     verdict

@@ -3,6 +3,7 @@
 //! [`step`] is a pure function: it knows no process, reads no clock, and says what is to be done. init's loop does it;
 //! `coracle simulate` and the tests let time pass by themselves.
 
+mod conditions;
 mod event;
 mod graph;
 mod machine;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use manifest::{Kind, OnFailure, OnUnhealthy, ReadyBy, Then};
+use manifest::{Awaited, Kind, OnFailure, OnUnhealthy, ReadyBy, Then};
 
+use crate::conditions::Conditions;
 use crate::event::{Action, Event, Fact, Index, Order, Outcome, Pid, Power, Question};
-use crate::graph::{self, Verdict};
+use crate::graph::{self, Cause, Verdict};
 use crate::random::Random;
 use crate::rules::Rules;
 use crate::service::{Asking, KILL_PATIENCE, Life, Next, READINESS_INTERVAL, Run, Service, Stage, ms};
@@ -27,6 +28,7 @@ enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     services: Vec<Service>,
+    conditions: Conditions,
     phase: Phase,
     random: Random,
 }
@@ -34,8 +36,9 @@ pub struct State {
 impl State {
     /// A machine of which nothing has started. `rules` are in the order of the boot manifest; `seed` is for chance.
     pub fn new(rules: impl IntoIterator<Item = Rules>, seed: u64) -> Self {
-        let services = rules.into_iter().map(Service::new).collect();
-        Self { services, phase: Phase::Up { ready: false }, random: Random::new(seed) }
+        let mut conditions = Conditions::default();
+        let services = rules.into_iter().map(|rules| Service::new(rules, &mut conditions)).collect();
+        Self { services, conditions, phase: Phase::Up { ready: false }, random: Random::new(seed) }
     }
 
     /// When [`Event::Tick`] is due. None: not before something else happens.
@@ -51,6 +54,27 @@ impl State {
     /// All services, in the order of the boot manifest.
     pub fn services(&self) -> &[Service] {
         &self.services
+    }
+
+    /// Everything that is ever waited for of the machine, each thing once.
+    pub fn conditions(&self) -> &[Awaited] {
+        self.conditions.all()
+    }
+
+    /// Those of [`conditions`](Self::conditions) that a service waits for now, and nothing else. They are to be told by
+    /// [`Event::Condition`]: at once when [`is_uncertain`](Self::is_uncertain), and when they change.
+    pub fn awaited(&self) -> Vec<Index> {
+        Conditions::awaited(&self.services)
+    }
+
+    /// Whether a service waits for something that nobody has looked at since it began to.
+    pub fn is_uncertain(&self) -> bool {
+        self.conditions.are_uncertain(&self.services)
+    }
+
+    /// When the last of the services that wait for the machine began to.
+    pub fn awaits_since(&self) -> Option<Duration> {
+        Conditions::awaited_since(&self.services)
     }
 
     /// Whether the machine is about to end.
@@ -89,6 +113,9 @@ pub fn step(state: &mut State, event: Event, now: Duration, actions: &mut Vec<Ac
             if let Some(service) = state.service_of(pid) {
                 ended(state, service, outcome, now, actions);
             }
+        }
+        Event::Condition { condition, holds } => {
+            state.conditions.see(condition, holds, &state.services, now, actions);
         }
         Event::Order { service, order } => obey(state, service, order, now, actions),
         Event::Stop { power } => stop(state, power, 0, now, actions),
@@ -184,19 +211,21 @@ fn set_run(state: &mut State, index: Index, run: Run) {
 
 /// Starts a service whose turn has come, or gives it up. Says whether others can get on by that.
 fn start_if_due(state: &mut State, index: Index, now: Duration, actions: &mut Vec<Action>) -> bool {
-    let Some(service) = state.services.get(index).filter(|service| service.run == Run::Waiting) else {
-        return false;
-    };
+    let is_waiting = |service: &&Service| matches!(service.run, Run::Waiting | Run::Awaiting { .. });
+    let Some(service) = state.services.get(index).filter(is_waiting) else { return false };
     let may_start = match state.phase {
         Phase::Up { .. } => true,
         Phase::Closing { .. } => service.is_of_shutdown(),
         Phase::Stopping { .. } | Phase::Off => false,
     };
-    if !may_start {
-        return false;
-    }
-    let is_boot = state.phase == Phase::Up { ready: false };
-    match graph::verdict(&state.services, &service.rules.depends_on) {
+    let verdict = match graph::verdict(&state.services, &service.rules.depends_on) {
+        Verdict::Start if may_start => await_machine(state, index, now, actions),
+        verdict => {
+            set_run(state, index, Run::Waiting);
+            if may_start { verdict } else { Verdict::Wait }
+        }
+    };
+    match verdict {
         Verdict::Wait => false,
         Verdict::Start => {
             if let Some(service) = state.services.get_mut(index) {
@@ -206,19 +235,41 @@ fn start_if_due(state: &mut State, index: Index, now: Duration, actions: &mut Ve
             }
             false
         }
-        Verdict::Never(other, on_failure) => {
-            if let Some(service) = state.services.get_mut(index) {
-                service.run = Run::Skipped;
-                service.settled = true;
-                actions.push(Action::Tell(index, Fact::Skipped(other)));
-            }
-            if is_boot && on_failure == OnFailure::AbortBoot {
-                let code = state.services.get(other).and_then(|other| other.last).map_or(1, Outcome::code);
-                actions.push(Action::Tell(index, Fact::AbortsBoot));
-                stop(state, Power::Off, code.max(1), now, actions);
-            }
+        Verdict::Never(cause, on_failure) => {
+            skip(state, index, (cause, on_failure), now, actions);
             true
         }
+    }
+}
+
+fn await_machine(state: &mut State, index: Index, now: Duration, actions: &mut Vec<Action>) -> Verdict {
+    let State { services, conditions, .. } = state;
+    services.get_mut(index).map_or(Verdict::Wait, |service| conditions.admit(service, index, now, actions))
+}
+
+/// Leaves a service out, because of something that it waits for in vain.
+fn skip(
+    state: &mut State,
+    index: Index,
+    (cause, on_failure): (Cause, OnFailure),
+    now: Duration,
+    actions: &mut Vec<Action>,
+) {
+    let (fact, outcome) = match cause {
+        Cause::Service(other) => {
+            (Fact::Skipped(other), state.services.get(other).and_then(|other| other.last))
+        }
+        Cause::Condition(condition) => (Fact::Unmet(condition), Some(Outcome::NotReady)),
+    };
+    if let Some(service) = state.services.get_mut(index) {
+        service.run = Run::Skipped;
+        service.settled = true;
+        actions.push(Action::Tell(index, fact));
+    }
+    if state.phase == (Phase::Up { ready: false }) && on_failure == OnFailure::AbortBoot {
+        let code = outcome.map_or(1, Outcome::code);
+        actions.push(Action::Tell(index, Fact::AbortsBoot));
+        stop(state, Power::Off, code.max(1), now, actions);
     }
 }
 
@@ -503,7 +554,7 @@ fn begin_stop(state: &mut State, power: Power, code: u8, now: Duration, actions:
             }
             Run::Stopping { next, .. } | Run::Killed { next, .. } => *next = Next::End,
             Run::Starting | Run::Leaving { .. } | Run::Ended(_) | Run::Skipped | Run::Held => {}
-            Run::Waiting | Run::Backoff { .. } => service.run = Run::Held,
+            Run::Waiting | Run::Awaiting { .. } | Run::Backoff { .. } => service.run = Run::Held,
         }
     }
 }
@@ -529,3 +580,7 @@ mod tests;
 #[cfg(test)]
 #[path = "machine_properties.rs"]
 mod properties;
+
+#[cfg(test)]
+#[path = "machine_wait_tests.rs"]
+mod wait_tests;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use manifest::{Condition, Dependency, GiveUp, OnUnhealthy, Probe, RestartPolicy};
+use manifest::{Condition, Dependency, GiveUp, OnUnhealthy, Probe, RestartPolicy, Wait};
 use proptest::prelude::*;
 
 use super::tests::{Life, MS, SECOND, health, rules, service};
 use super::*;
+
+/// What is so in the beginning, of as many things as are waited for at the most.
+const MACHINE: [bool; 3] = [true, false, true];
 
 /// Something that can happen to a machine at any time.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +18,7 @@ enum Fate {
     Says(usize, bool),
     Answers(usize, bool),
     Orders(usize, Order),
+    Becomes(usize, bool),
     Wait(u64),
     Deadline,
     Stop,
@@ -33,6 +37,7 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
         4 => (any::<usize>(), any::<bool>()).prop_map(|(which, is_ready)| Fate::Says(which, is_ready)),
         4 => (any::<usize>(), any::<bool>()).prop_map(|(which, passed)| Fate::Answers(which, passed)),
         2 => (any::<usize>(), order).prop_map(|(which, order)| Fate::Orders(which, order)),
+        2 => (0..MACHINE.len(), any::<bool>()).prop_map(|(which, holds)| Fate::Becomes(which, holds)),
         4 => (0..90_000u64).prop_map(Fate::Wait),
         4 => Just(Fate::Deadline),
         1 => Just(Fate::Stop),
@@ -51,6 +56,20 @@ fn kinds() -> impl Strategy<Value = Kind> {
     ]
 }
 
+fn waits() -> impl Strategy<Value = Vec<Wait>> {
+    let until =
+        prop_oneof![Just(Awaited::Network), Just(Awaited::Clock), Just(Awaited::Path("/a".to_owned()))];
+    let on_failure =
+        prop_oneof![Just(OnFailure::AbortBoot), Just(OnFailure::Degrade), Just(OnFailure::Ignore)];
+    let timeout = prop_oneof![Just(0), 1..30_000u64];
+    let wait = (until, timeout, on_failure).prop_map(|(until, timeout_ms, on_failure)| Wait {
+        until,
+        timeout_ms,
+        on_failure,
+    });
+    prop::collection::vec(wait, 0..3)
+}
+
 fn any_rules() -> impl Strategy<Value = Rules> {
     use RestartPolicy::{Always, Never, OnFailure};
     let policy = prop_oneof![Just(Never), Just(OnFailure), Just(Always)];
@@ -65,8 +84,8 @@ fn any_rules() -> impl Strategy<Value = Rules> {
     let then = prop_oneof![Just(Then::Stop), Just(Then::Reboot), Just(Then::Poweroff)];
     let give_up = prop::option::of((1..5u32, 1..600_000u64, then));
     let times = (prop::option::of(1..30_000u64), prop::option::of(1..30_000u64), 0..2000u32);
-    (kinds(), policy, ready, prop::option::of(on_unhealthy), give_up, times).prop_map(
-        |(kind, policy, ready, on_unhealthy, give_up, (within, watchdog, grace))| {
+    (kinds(), policy, ready, prop::option::of(on_unhealthy), give_up, times, waits()).prop_map(
+        |(kind, policy, ready, on_unhealthy, give_up, (within, watchdog, grace), wait_for)| {
             let mut rules = rules(kind, if matches!(kind, Kind::Shutdown { .. }) { Never } else { policy });
             rules.restart.give_up = give_up.map(|(after, within_ms, then)| GiveUp { after, within_ms, then });
             rules.restart.backoff.jitter_percent = 20;
@@ -76,6 +95,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
             rules.ready_within = within.map(ms);
             rules.watchdog = watchdog.map(ms);
             rules.grace = MS * grace;
+            rules.wait_for = wait_for;
             rules
         },
     )
@@ -130,6 +150,7 @@ fn meets(life: &mut Life, fate: Fate) {
         Fate::Orders(which, order) if count > 0 => {
             life.happens(Event::Order { service: which % count, order })
         }
+        Fate::Becomes(which, holds) => life.becomes(which, holds),
         Fate::Wait(ms) => {
             life.now += MS * u32::try_from(ms).unwrap();
             life.happens(Event::Tick);
@@ -144,7 +165,7 @@ fn meets(life: &mut Life, fate: Fate) {
 proptest! {
     #[test]
     fn no_process_belongs_to_two_services(rules in machines(), fates in fates()) {
-        let mut life = Life::new(rules);
+        let mut life = Life::of_machine(rules, &MACHINE);
         for fate in fates {
             meets(&mut life, fate);
             let pids: Vec<Pid> = life.state.services.iter().filter_map(|s| s.run.pid()).collect();
@@ -154,7 +175,7 @@ proptest! {
 
     #[test]
     fn every_deadline_is_met_when_its_time_has_come(rules in machines(), fates in fates()) {
-        let mut life = Life::new(rules);
+        let mut life = Life::of_machine(rules, &MACHINE);
         for fate in fates {
             meets(&mut life, fate);
             life.happens(Event::Tick);
@@ -164,7 +185,7 @@ proptest! {
 
     #[test]
     fn nothing_starts_before_what_it_waits_for(rules in machines(), fates in fates()) {
-        let mut life = Life::new(rules.clone());
+        let mut life = Life::of_machine(rules.clone(), &MACHINE);
         let mut seen = life.starts.len();
         let mut before = State::new(rules, 1);
         for fate in fates {
@@ -178,6 +199,25 @@ proptest! {
             }
             seen = life.starts.len();
             before = life.state.clone();
+            meets(&mut life, fate);
+        }
+    }
+
+    #[test]
+    fn nothing_starts_on_a_machine_that_is_not_as_it_wants_it(rules in machines(), fates in fates()) {
+        let mut life = Life::of_machine(rules, &MACHINE);
+        let mut seen = 0;
+        for fate in fates {
+            for &(service, _) in life.starts.get(seen..).unwrap_or_default() {
+                for wait in &life.state.services[service].rules.wait_for {
+                    let place = life.state.conditions().iter().position(|known| *known == wait.until);
+                    let is_over = wait.on_failure == OnFailure::Ignore
+                        && (wait.timeout_ms > 0 || life.state.services[service].is_of_shutdown());
+                    prop_assert!(is_over || place.is_some_and(|place| life.machine[place]), "{service} {wait:?}");
+                }
+            }
+            seen = life.starts.len();
+            prop_assert!(!life.state.is_uncertain(), "it would wait for nothing");
             meets(&mut life, fate);
         }
     }
@@ -198,7 +238,7 @@ proptest! {
     fn nothing_starts_once_services_stop_and_the_machine_always_ends(rules in machines(), fates in fates()) {
         let longest = rules.iter().map(|rules| rules.grace).max().unwrap_or_default();
         let hooks = rules.iter().filter(|rules| matches!(rules.kind, Kind::Shutdown { .. })).count();
-        let mut life = Life::new(rules);
+        let mut life = Life::of_machine(rules, &MACHINE);
         for fate in fates {
             meets(&mut life, fate);
         }
@@ -208,7 +248,8 @@ proptest! {
             life.sleeps();
         }
         prop_assert!(life.starts.len() <= starts + hooks);
-        let for_hooks = (SECOND * 5 + KILL_PATIENCE) * u32::try_from(hooks).unwrap();
+        // Each may have waited for the machine for as long as it may run.
+        let for_hooks = (SECOND * 5 * 2 + KILL_PATIENCE) * u32::try_from(hooks).unwrap();
         prop_assert!(life.now <= began + for_hooks + longest + KILL_PATIENCE * 2);
         prop_assert_eq!(life.did.iter().filter(|action| matches!(action, Action::End(..))).count(), 1);
         prop_assert_eq!(life.state.deadline(), None);
@@ -217,7 +258,7 @@ proptest! {
     #[test]
     fn services_that_obey_stop_in_reverse_topological_order(rules in machines(), fates in fates()) {
         // Without a grace period there is no time to wait for each other.
-        let mut life = Life::new(rules.into_iter().map(|rules| Rules { grace: SECOND, ..rules }));
+        let mut life = Life::of_machine(rules.into_iter().map(|rules| Rules { grace: SECOND, ..rules }), &MACHINE);
         for fate in fates {
             meets(&mut life, fate);
         }
@@ -236,8 +277,15 @@ proptest! {
                 let is_hook = service.is_of_shutdown() && service.run.pid().is_some();
                 is_hook || matches!(service.run, Run::Stopping { .. } | Run::Killed { .. })
             });
-            let Some(service) = stopping else { break };
-            life.ends(service, Outcome::Code(0));
+            match stopping {
+                Some(service) => life.ends(service, Outcome::Code(0)),
+                None if life.is_off() => {}
+                None => {
+                    let awaited = life.state.awaited();
+                    prop_assert!(!awaited.is_empty(), "nobody does anything any more");
+                    awaited.into_iter().for_each(|condition| life.becomes(condition, true));
+                }
+            }
         }
         prop_assert!(life.is_off());
     }

@@ -16,6 +16,7 @@ pub fn rules(kind: Kind, policy: RestartPolicy) -> Rules {
     Rules {
         kind,
         depends_on: vec![],
+        wait_for: vec![],
         ready,
         ready_within: None,
         health: None,
@@ -29,7 +30,7 @@ pub fn service() -> Rules {
     rules(Kind::Service, RestartPolicy::Always)
 }
 
-fn oneshot(policy: RestartPolicy, on_failure: OnFailure) -> Rules {
+pub fn oneshot(policy: RestartPolicy, on_failure: OnFailure) -> Rules {
     rules(Kind::Oneshot { on_failure }, policy)
 }
 
@@ -37,7 +38,7 @@ pub fn edge(service: Index, condition: Condition) -> Dependency {
     Dependency { service, condition, on_failure: OnFailure::Degrade, restart_with: false }
 }
 
-fn after(depends_on: &[Dependency], rules: Rules) -> Rules {
+pub fn after(depends_on: &[Dependency], rules: Rules) -> Rules {
     Rules { depends_on: depends_on.to_vec(), ..rules }
 }
 
@@ -59,13 +60,31 @@ pub struct Life {
     pub now: Duration,
     pub starts: Vec<(Index, Duration)>,
     pub did: Vec<Action>,
+    /// Which conditions hold.
+    pub machine: Vec<bool>,
 }
 
 impl Life {
     pub fn new(rules: impl IntoIterator<Item = Rules>) -> Self {
-        let mut life = Self { state: State::new(rules, 1), now: MS, starts: vec![], did: vec![] };
+        Self::of_machine(rules, &[])
+    }
+
+    /// With what holds of what is waited for.
+    pub fn of_machine(rules: impl IntoIterator<Item = Rules>, machine: &[bool]) -> Self {
+        let state = State::new(rules, 1);
+        let mut life = Self { state, now: MS, starts: vec![], did: vec![], machine: machine.to_vec() };
         life.happens(Event::Tick);
         life
+    }
+
+    /// A condition of the machine changes, and somebody looks.
+    pub fn becomes(&mut self, condition: Index, holds: bool) {
+        // What was seen before is older than what comes next.
+        self.now += Duration::from_nanos(1);
+        self.machine[condition] = holds;
+        if self.state.awaited().contains(&condition) {
+            self.happens(Event::Condition { condition, holds });
+        }
     }
 
     pub fn happens(&mut self, event: Event) {
@@ -82,6 +101,11 @@ impl Life {
                 }
             }
             self.did.extend(actions);
+            // As the loop does: it looks at all that is awaited.
+            if events.is_empty() && self.state.is_uncertain() {
+                let look = |condition: Index| Event::Condition { condition, holds: self.machine[condition] };
+                events.extend(self.state.awaited().into_iter().map(look));
+            }
         }
     }
 
@@ -109,15 +133,15 @@ impl Life {
         self.happens(Event::Answered { service, passed });
     }
 
-    fn started(&self) -> Vec<Index> {
+    pub fn started(&self) -> Vec<Index> {
         self.starts.iter().map(|&(service, _)| service).collect()
     }
 
-    fn told(&self, service: Index, fact: Fact) -> bool {
+    pub fn told(&self, service: Index, fact: Fact) -> bool {
         self.did.contains(&Action::Tell(service, fact))
     }
 
-    fn signalled(&self) -> Vec<Index> {
+    pub fn signalled(&self) -> Vec<Index> {
         let signals = self.did.iter().filter_map(|action| match action {
             Action::Signal(service, _) => Some(*service),
             _ => None,
@@ -125,7 +149,7 @@ impl Life {
         signals.collect()
     }
 
-    fn readiness_reports(&self) -> usize {
+    pub fn readiness_reports(&self) -> usize {
         self.did.iter().filter(|&&action| action == Action::Ready).count()
     }
 

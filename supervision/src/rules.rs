@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use manifest::{Dependency, GiveUp, Health, Kind, ReadyBy, Restart, RestartPolicy};
+use manifest::{Dependency, GiveUp, Health, Kind, ReadyBy, Restart, RestartPolicy, Wait};
 
 use crate::event::Outcome;
 
@@ -13,6 +13,8 @@ pub struct Rules {
     pub kind: Kind,
     /// What it waits for.
     pub depends_on: Vec<Dependency>,
+    /// What it waits for of the machine.
+    pub wait_for: Vec<Wait>,
     /// What says that it is ready.
     pub ready: ReadyBy,
     /// From its start until it has to be. None: as long as it takes.
@@ -33,6 +35,7 @@ impl Rules {
         Self {
             kind: service.kind,
             depends_on: service.depends_on.clone(),
+            wait_for: service.wait_for.clone(),
             ready: service.ready.by.clone(),
             ready_within: some(service.ready.timeout_ms),
             health: service.health.clone(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use manifest::{Kind, OnFailure, Probe, ReadyBy};
 
+use crate::conditions::{Conditions, Wait};
 use crate::event::{Outcome, Pid, Question};
 use crate::rules::Rules;
 
@@ -19,6 +20,13 @@ pub const READINESS_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Run {
     /// It starts when everything that it depends on has come far enough.
     Waiting,
+    /// It waits for nothing but what it wants of the machine.
+    Awaiting {
+        /// Since then.
+        since: Duration,
+        /// Not for all of it any longer than until then.
+        until: Option<Duration>,
+    },
     /// To be started at once; the answer is outstanding.
     Starting,
     /// Its first process lives.
@@ -130,6 +138,7 @@ impl Run {
             | Self::Stopping { pid, .. }
             | Self::Killed { pid, .. } => Some(*pid),
             Self::Waiting
+            | Self::Awaiting { .. }
             | Self::Starting
             | Self::Backoff { .. }
             | Self::Held
@@ -152,6 +161,7 @@ impl Run {
     pub fn deadline(&self) -> Option<Duration> {
         match self {
             Self::Backoff { until } => Some(*until),
+            Self::Awaiting { until, .. } => *until,
             Self::Running(life) => {
                 let asking = match life.asking {
                     Asking::Never => None,
@@ -227,15 +237,18 @@ pub struct Service {
     pub(crate) settled: bool,
     /// Whether its program has ever run.
     pub(crate) was_executed: bool,
+    /// What it waits for of the machine.
+    pub(crate) waits: Vec<Wait>,
 }
 
 impl Service {
-    /// One that was never started.
-    pub(crate) fn new(rules: Rules) -> Self {
+    /// One that was never started. What it waits for of the machine becomes one of `conditions`.
+    pub(crate) fn new(rules: Rules, conditions: &mut Conditions) -> Self {
         let run = if matches!(rules.kind, Kind::Shutdown { .. }) { Run::Held } else { Run::Waiting };
         let settled = run == Run::Held;
         let ends = Vec::with_capacity(rules.give_up().map_or(0, |limit| limit.after as usize));
-        Self { rules, run, starts: 0, last: None, failures: 0, ends, settled, was_executed: false }
+        let waits = conditions.waits(&rules);
+        Self { rules, run, starts: 0, last: None, failures: 0, ends, settled, was_executed: false, waits }
     }
 
     /// Whether it runs in the machine's last moments only.

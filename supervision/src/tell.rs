@@ -1,11 +1,12 @@
 //! What there is to say of services, in sentences: the console's and the simulation's are the same.
 
-use manifest::Then;
+use manifest::{Awaited, Then};
 
 use crate::event::{Fact, Index, Power};
 
-/// The end of a sentence that begins with a service's name. `name` is for the others that it is about.
-pub fn predicate(fact: Fact, name: impl Fn(Index) -> String) -> String {
+/// The end of a sentence that begins with a service's name. `name` is for the others that it is about, `conditions` are
+/// those of the machine.
+pub fn predicate(fact: Fact, name: impl Fn(Index) -> String, conditions: &[Awaited]) -> String {
     match fact {
         Fact::Ended(outcome) => outcome.to_string(),
         Fact::Restarts(pause) => format!("starts again in {:.1} s", pause.as_secs_f32()),
@@ -16,6 +17,10 @@ pub fn predicate(fact: Fact, name: impl Fn(Index) -> String) -> String {
         Fact::Silent => "gives no sign of life any more, and is stopped".to_owned(),
         Fact::Killed => "has not stopped in time, and is killed".to_owned(),
         Fact::Skipped(other) => format!("is not started, because `{}` has failed", name(other)),
+        Fact::Awaits(condition) => format!("waits for {}", thing(conditions, condition)),
+        Fact::Unmet(condition) => {
+            format!("is not started: it has waited too long for {}", thing(conditions, condition))
+        }
         Fact::AbortsBoot => "has failed for good: the boot ends here".to_owned(),
         Fact::RestartsWith(other) => format!("is stopped, to start again with `{}`", name(other)),
         Fact::GivenUp(then) => {
@@ -26,6 +31,15 @@ pub fn predicate(fact: Fact, name: impl Fn(Index) -> String) -> String {
             };
             format!("has ended too often: {then}")
         }
+    }
+}
+
+fn thing(conditions: &[Awaited], condition: Index) -> String {
+    match conditions.get(condition) {
+        Some(Awaited::Path(path)) => format!("`{path}`"),
+        Some(Awaited::Network) => "the network".to_owned(),
+        Some(Awaited::Clock) => "the clock to be set".to_owned(),
+        None => String::new(),
     }
 }
 

@@ -60,6 +60,7 @@ pub fn merge(
         name: service.name.clone(),
         kind: service.kind,
         depends_on: supervision::depends_on(service, names)?,
+        wait_for: Vec::new(),
         ready: supervision::ready(service, health.as_ref())?,
         health,
         watchdog_ms: service

@@ -68,6 +68,7 @@ fn rules(service: &Service, is_to_be_healthy: bool, names: &[&Name]) -> Result<R
     Ok(Rules {
         kind: service.kind,
         depends_on: plan::depends_on(service, names)?,
+        wait_for: Vec::new(),
         ready: supervision.ready.by.clone(),
         ready_within: limit(supervision.ready.timeout_ms),
         health,
@@ -228,7 +229,8 @@ impl<'a> Life<'a> {
             }
             Action::Forget(_) => {}
             Action::Tell(index, fact) => {
-                let predicate = tell::predicate(fact, |other| self.names[other].to_owned());
+                let predicate =
+                    tell::predicate(fact, |other| self.names[other].to_owned(), self.state.conditions());
                 self.say(index, &predicate);
             }
             Action::TellStop(power) => self.say_of_machine(&format!("the machine {}", tell::power(power))),

@@ -109,6 +109,12 @@ impl Network {
         self.dhcp.as_ref()?.link.as_ref().filter(|link| link.carrier)?.client.deadline()
     }
 
+    /// Whether there is an address, and a network to use it on.
+    pub fn is_up(&self) -> bool {
+        let link = self.dhcp.as_ref().and_then(|dhcp| dhcp.link.as_ref());
+        link.is_some_and(|link| link.carrier && link.terms.is_some())
+    }
+
     /// Does what is due and reads what has come, without ever waiting.
     pub fn attend(&mut self, now: Duration, console: &mut Console) {
         if let Some(dhcp) = &mut self.dhcp {

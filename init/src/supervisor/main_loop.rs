@@ -16,6 +16,7 @@ use supervision::{Action, Event, Fact, Index, Outcome, Power, Question, Rules, S
 
 use super::ask::{self, Asked};
 use super::buttons::Button;
+use super::conditions::Conditions;
 use super::notify::{Notify, Word};
 use super::output::{Line, Output, READ_SIZE};
 use super::reap;
@@ -85,6 +86,7 @@ pub struct Supervisor {
     signals: SignalFd,
     buttons: Vec<Button>,
     network: Network,
+    conditions: Conditions,
     watchdog: Option<Watchdog>,
     console: Console,
     console_is_watched: bool,
@@ -149,6 +151,7 @@ impl Supervisor {
             signals,
             buttons,
             network,
+            conditions: Conditions::default(),
             watchdog: None,
             console,
             console_is_watched: false,
@@ -188,6 +191,7 @@ impl Supervisor {
         let mut events = [EpollEvent::empty(); 32];
         self.apply(Event::Tick);
         loop {
+            self.look();
             self.console.flush();
             self.watch_console();
             // Nothing but a signal could fail it, and signals are blocked: all arguments are ours.
@@ -213,7 +217,8 @@ impl Supervisor {
     /// Until the next deadline, rounded up: a wake-up just before it would be one too many.
     fn timeout(&self) -> EpollTimeout {
         let watchdog = self.watchdog.as_ref().map(Watchdog::deadline);
-        let deadlines = [self.state.deadline(), self.network.deadline(), watchdog];
+        let deadlines =
+            [self.state.deadline(), self.conditions.deadline(), self.network.deadline(), watchdog];
         let Some(deadline) = deadlines.into_iter().flatten().min() else { return EpollTimeout::NONE };
         let milliseconds = deadline.saturating_sub(clock::now()).as_nanos().div_ceil(1_000_000);
         // A time-out that is too long to be one ends early, and the loop comes back here.
@@ -252,6 +257,14 @@ impl Supervisor {
             Source::Start(index) => self.read_status(index),
             Source::Notify(index) => self.read_notify(index),
             Source::Ready(index) => self.read_ready(index),
+        }
+    }
+
+    /// Looks at what services wait for of the machine.
+    fn look(&mut self) {
+        while self.conditions.are_due(&self.state, &self.network, clock::now()) {
+            let seen = self.conditions.look(&self.state, &self.network, clock::now());
+            seen.into_iter().for_each(|event| self.apply(event));
         }
     }
 
@@ -418,7 +431,7 @@ impl Supervisor {
     fn tell_fact(&mut self, index: Index, fact: Fact) {
         let name =
             |index: Index| self.services.get(index).map(|other| other.name.to_string()).unwrap_or_default();
-        let mut predicate = tell::predicate(fact, name);
+        let mut predicate = tell::predicate(fact, name, self.state.conditions());
         // Memory that is not there ends a service by a signal that could as well be somebody else's.
         if let Fact::Ended(outcome @ Outcome::Signal(number)) = fact
             && number == Signal::SIGKILL as i32

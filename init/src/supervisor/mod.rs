@@ -2,6 +2,7 @@
 
 mod ask;
 mod buttons;
+mod conditions;
 mod main_loop;
 mod notify;
 mod output;
