@@ -81,6 +81,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
         files.extend(check.file(index, table, &base).map(|value| At { value, span }));
     }
     graph::check(&services, &mut check);
+    supervision::check_paths(&services, &files, &mut check);
     check.file_collisions(&files);
     check.mount_collisions(&services);
     check.port_collisions(&services);

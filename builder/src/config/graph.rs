@@ -6,6 +6,7 @@ use super::Service;
 use super::check::Check;
 use super::problem::suggestion;
 use super::raw::At;
+use super::supervision::hint;
 
 /// Reports what is wrong with the edges of all services.
 pub fn check(services: &[At<Service>], check: &mut Check<'_>) {
@@ -16,7 +17,8 @@ pub fn check(services: &[At<Service>], check: &mut Check<'_>) {
                 None => {
                     let names = services.iter().map(|other| other.value.name.as_str());
                     let names = names.filter(|name| *name != service.name.as_str());
-                    let meant = suggestion(&edge.service.value, names);
+                    let meant = hint(&edge.service.value);
+                    let meant = meant.unwrap_or_else(|| suggestion(&edge.service.value, names));
                     let what = format!("no service is called `{}`{meant}", edge.service.value);
                     check.at(&edge.service.span, path, what);
                 }

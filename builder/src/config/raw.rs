@@ -9,7 +9,7 @@ use super::document::{Node, Table, Value};
 use super::limits::RawLimits;
 use super::problem::{Problem, suggestion};
 use super::profile::RawProfile;
-use super::supervision::RawSupervision;
+use super::supervision::{RawSupervision, hint};
 
 /// What people write who come from Docker, Compose, LinuxKit or systemd, and the key that means it here.
 const OTHER_SPELLINGS: &[(&str, &str)] = &[
@@ -51,6 +51,9 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("requires", "depends-on"),
     ("after", "depends-on"),
     ("wants", "depends-on"),
+    ("waits-for", "wait-for"),
+    ("conditionpathexists", "wait-for"),
+    ("pathexists", "wait-for"),
     ("health-check", "healthcheck"),
     ("readiness", "ready"),
     ("watchdogsec", "watchdog"),
@@ -364,6 +367,15 @@ impl FromValue for Modules {
     }
 }
 
+/// What is to be said of the first word that stands for no service, if one of them does.
+fn targets(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(words) => words.split_whitespace().find_map(hint),
+        Value::List(nodes) => nodes.iter().find_map(|node| targets(&node.value)),
+        _ => None,
+    }
+}
+
 fn list<T: FromValue>(value: Value) -> Option<Vec<At<T>>> {
     let Value::List(nodes) = value else { return None };
     nodes.into_iter().map(|node| Some(At { value: T::from_value(node.value)?, span: node.span })).collect()
@@ -492,7 +504,10 @@ impl<'a> Fields<'a> {
         for entry in &self.table.0 {
             let kebab = entry.key.replace('_', "-").to_lowercase();
             let meant = OTHER_SPELLINGS.iter().find(|(other, _)| *other == kebab).map(|(_, key)| *key);
-            let hint = match meant.filter(|key| self.known.contains(key)) {
+            let meant = meant.filter(|key| self.known.contains(key));
+            let targets = targets(&entry.node.value).filter(|_| meant == Some("depends-on"));
+            let hint = match meant {
+                Some(_) if targets.is_some() => targets.unwrap_or_default(),
                 Some(key) => format!(" (did you mean `{key}`?)"),
                 None => suggestion(&kebab, self.known.iter().copied()),
             };

@@ -1,12 +1,13 @@
 //! How a service is supervised: the keys that say so, and what they mean.
 
 mod raw;
+mod waits;
 
 use std::time::Duration;
 
 use manifest::{
     Backoff, Condition, GiveUp, Kind, OnFailure, OnUnhealthy, Probe, Ready, ReadyBy, Restart, RestartPolicy,
-    Then,
+    Then, Wait,
 };
 
 use super::Table;
@@ -16,6 +17,7 @@ use super::raw::At;
 use super::value;
 pub use raw::RawSupervision;
 use raw::{RawBackoff, RawEdge, RawGiveUp, RawHealth, RawReady};
+pub use waits::{check_paths, hint};
 
 /// As systemd has it.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
@@ -70,6 +72,8 @@ const POLICIES: &[(&str, RestartPolicy)] = &[
 pub struct Supervision {
     /// What it waits for.
     pub depends_on: Vec<Edge>,
+    /// What it waits for of the machine.
+    pub wait_for: Vec<At<Wait>>,
     /// When it is ready.
     pub ready: Ready,
     /// How its health is found out.
@@ -122,6 +126,7 @@ pub fn check(raw: RawSupervision, table: Table, path: &str, check: &mut Check<'_
         },
     };
     let depends_on = raw.depends_on.into_iter().map(|edge| edge_of(edge, table, path, check)).collect();
+    let wait_for = waits::check(raw.wait_for, path, check);
     let ready =
         raw.ready.map_or(Ready { by: ReadyBy::Started, timeout_ms: 0 }, |raw| ready(raw, path, check));
     let health = raw.health.map(|raw| health(raw, path, check)).unwrap_or_default();
@@ -143,7 +148,7 @@ pub fn check(raw: RawSupervision, table: Table, path: &str, check: &mut Check<'_
         }
         Some(limit)
     });
-    (kind, Supervision { depends_on, ready, health, watchdog, restart })
+    (kind, Supervision { depends_on, wait_for, ready, health, watchdog, restart })
 }
 
 fn ms(duration: Duration) -> u64 {

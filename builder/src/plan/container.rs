@@ -60,7 +60,7 @@ pub fn merge(
         name: service.name.clone(),
         kind: service.kind,
         depends_on: supervision::depends_on(service, names)?,
-        wait_for: Vec::new(),
+        wait_for: service.supervision.wait_for.iter().map(|wait| wait.value.clone()).collect(),
         ready: supervision::ready(service, health.as_ref())?,
         health,
         watchdog_ms: service

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use manifest::{
-    Condition, Dependency, Health, Kind, Name, OnFailure, OnUnhealthy, Probe, Ready, ReadyBy, Restart,
-    RestartPolicy, Service as Supervised, Stop, Then, path,
+    Awaited, Condition, Dependency, Health, Kind, Name, OnFailure, OnUnhealthy, Probe, Ready, ReadyBy,
+    Restart, RestartPolicy, Service as Supervised, Stop, Then, Wait, path,
 };
 
 use crate::config::{HealthOptions, Service, health_test, signal_name};
@@ -132,6 +132,7 @@ pub fn notifies(service: &Service) -> bool {
 pub fn describe(service: &Supervised, all: &[Supervised]) -> Vec<(&'static str, String)> {
     let mut lines: Vec<(&str, String)> =
         service.depends_on.iter().map(|dependency| ("waits", wait(dependency, all))).collect();
+    lines.extend(service.wait_for.iter().map(|wait| ("waits", wait_for(wait))));
     let limit = |ms: u64| if ms == 0 { String::new() } else { format!(", within {}", time(ms)) };
     if service.ready.by != ReadyBy::Started {
         let by = match &service.ready.by {
@@ -185,6 +186,21 @@ fn wait(dependency: &Dependency, all: &[Supervised]) -> String {
     format!("until {name} {condition}{otherwise}{with}")
 }
 
+fn wait_for(wait: &Wait) -> String {
+    let until = match &wait.until {
+        Awaited::Network => "until the network is up".to_owned(),
+        Awaited::Clock => "until the clock is set".to_owned(),
+        Awaited::Path(path) => format!("until there is {path}"),
+    };
+    let otherwise = match (wait.timeout_ms, wait.on_failure) {
+        (0, _) => return until,
+        (_, OnFailure::AbortBoot) => ", else the boot ends",
+        (_, OnFailure::Degrade) => ", else it is left out",
+        (_, OnFailure::Ignore) => ", or starts without",
+    };
+    format!("{until}, for {}{otherwise}", time(wait.timeout_ms))
+}
+
 fn question(probe: &Probe) -> String {
     match probe {
         Probe::Exec(argv) => format!("`{}` ends with 0", argv.join(" ")),
@@ -216,4 +232,22 @@ fn restarts(restart: &Restart) -> String {
 
 fn time(milliseconds: u64) -> String {
     format!("{:?}", Duration::from_millis(milliseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_says_what_a_service_waits_for_of_the_machine_and_for_how_long() {
+        let path = || Awaited::Path("/dev/vda".to_owned());
+        for (until, timeout_ms, on_failure, line) in [
+            (Awaited::Network, 0, OnFailure::Degrade, "until the network is up"),
+            (Awaited::Clock, 5000, OnFailure::Ignore, "until the clock is set, for 5s, or starts without"),
+            (path(), 5000, OnFailure::Degrade, "until there is /dev/vda, for 5s, else it is left out"),
+            (path(), 500, OnFailure::AbortBoot, "until there is /dev/vda, for 500ms, else the boot ends"),
+        ] {
+            assert_eq!(wait_for(&Wait { until, timeout_ms, on_failure }), line);
+        }
+    }
 }

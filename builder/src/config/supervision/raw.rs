@@ -9,6 +9,7 @@ use crate::config::raw::{At, Fields, FromValue};
 #[derive(Debug, Default)]
 pub struct RawSupervision {
     pub depends_on: Vec<RawEdge>,
+    pub wait_for: Vec<RawWait>,
     pub ready: Option<RawReady>,
     pub health: Option<At<RawHealth>>,
     pub watchdog: Option<At<String>>,
@@ -26,6 +27,21 @@ pub struct RawEdge {
     pub condition: Option<At<String>>,
     pub on_failure: Option<At<String>>,
     pub restart_with: Option<At<bool>>,
+}
+
+#[derive(Debug)]
+pub enum RawWait {
+    Word(At<String>),
+    Table(At<RawWaitTable>),
+}
+
+#[derive(Debug)]
+pub struct RawWaitTable {
+    pub network: Option<At<bool>>,
+    pub clock: Option<At<bool>>,
+    pub path: Option<At<String>>,
+    pub timeout: Option<At<String>>,
+    pub on_failure: Option<At<String>>,
 }
 
 #[derive(Debug)]
@@ -106,12 +122,14 @@ impl RawSupervision {
     pub fn read(table: Table, fields: &mut Fields<'_>) -> Self {
         let depends_on =
             fields.node("depends-on").map_or_else(Vec::new, |node| RawEdge::read_all(node, fields));
+        let wait_for = fields.node("wait-for").map_or_else(Vec::new, |node| RawWait::read_all(node, fields));
         if table == Table::Shutdown {
-            return Self { depends_on, timeout: fields.take("timeout"), ..Self::default() };
+            return Self { depends_on, wait_for, timeout: fields.take("timeout"), ..Self::default() };
         }
         let is_oneshot = table == Table::Oneshot;
         Self {
             depends_on,
+            wait_for,
             ready: if is_oneshot {
                 None
             } else {
@@ -166,6 +184,35 @@ impl RawEdge {
             }
         }
         edges
+    }
+}
+
+impl RawWait {
+    fn read_all(node: Node, fields: &mut Fields<'_>) -> Vec<Self> {
+        const EXPECTED: &str = "a list such as [\"network\", \"/dev/vda\"]";
+        let Value::List(nodes) = node.value else {
+            fields.wrong_type("wait-for", EXPECTED, &node);
+            return Vec::new();
+        };
+        let mut waits = Vec::new();
+        for (index, node) in nodes.into_iter().enumerate() {
+            let path = format!("wait-for[{index}]");
+            match node.value {
+                Value::Text(value) => waits.push(Self::Word(At { value, span: node.span })),
+                Value::Table(table) => {
+                    let read = |fields: &mut Fields<'_>| RawWaitTable {
+                        network: fields.take("network"),
+                        clock: fields.take("clock"),
+                        path: fields.take("path"),
+                        timeout: fields.take("timeout"),
+                        on_failure: fields.take("on-failure"),
+                    };
+                    waits.push(Self::Table(At { value: fields.inner(&path, table, read), span: node.span }));
+                }
+                _ => fields.wrong_type(&path, "\"network\", \"clock\", a path, or a table", &node),
+            }
+        }
+        waits
     }
 }
 

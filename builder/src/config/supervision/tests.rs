@@ -1,6 +1,6 @@
 //! What the keys of supervision mean, and what is said of those that mean nothing.
 
-use manifest::{Condition, OnFailure, OnUnhealthy, Probe, ReadyBy, RestartPolicy, Then};
+use manifest::{Awaited, Condition, OnFailure, OnUnhealthy, Probe, ReadyBy, RestartPolicy, Then};
 
 use super::super::{Config, Service, load};
 use super::*;
@@ -19,8 +19,8 @@ fn service(keys: &str) -> Service {
 
 #[test]
 fn without_keys_a_service_waits_for_nobody_and_always_restarts() {
-    let Supervision { depends_on, ready, health, watchdog, restart } = service("").supervision;
-    assert_eq!((depends_on, watchdog, health.is_written), (vec![], None, false));
+    let Supervision { depends_on, wait_for, ready, health, watchdog, restart } = service("").supervision;
+    assert_eq!((depends_on, wait_for, watchdog, health.is_written), (vec![], vec![], None, false));
     assert_eq!((ready.by, ready.timeout_ms), (ReadyBy::Started, 0));
     assert_eq!((restart.policy, restart.prevented_by), (RestartPolicy::Always, vec![125]));
     assert_eq!((restart.backoff, restart.give_up), (BACKOFF, None));
@@ -42,6 +42,91 @@ fn edges_are_words_lists_or_tables_and_composes_words_are_understood() {
     let whole =
         "depends-on = { db = { condition = \"ready\", on-failure = \"abort-boot\", restart-with = true } }";
     assert_eq!(edges(whole), [(Condition::Ready, OnFailure::AbortBoot, true)]);
+}
+
+#[test]
+fn a_service_waits_for_the_machine_by_words_paths_and_tables() {
+    let waits = |keys: &str| -> Vec<Wait> {
+        service(keys).supervision.wait_for.into_iter().map(|wait| wait.value).collect()
+    };
+    let plain = |until| Wait { until, timeout_ms: 0, on_failure: OnFailure::Degrade };
+    let path = || Awaited::Path("/dev/virtio-ports/data".to_owned());
+    assert_eq!(
+        waits("wait-for = [\"network\", \"clock\", \"/dev//virtio-ports/data/\"]"),
+        [plain(Awaited::Network), plain(Awaited::Clock), plain(path())]
+    );
+    assert_eq!(
+        waits(
+            "wait-for = [{ network = true }, { clock = true, timeout = \"30s\", on-failure = \"ignore\" },\n\
+             { path = \"/dev/virtio-ports/data\", timeout = \"1m\", on-failure = \"abort-boot\" }]"
+        ),
+        [
+            plain(Awaited::Network),
+            Wait { timeout_ms: 30_000, on_failure: OnFailure::Ignore, ..plain(Awaited::Clock) },
+            Wait { timeout_ms: 60_000, on_failure: OnFailure::AbortBoot, ..plain(path()) },
+        ]
+    );
+}
+
+#[test]
+fn a_path_is_one_of_the_machines_that_somebody_makes() {
+    let config = |path: &str, keys: &str| {
+        loaded(&format!(
+            "[service.web]\nimage = \"oci:web\"\nwait-for = [\"{path}\"]\nvolumes = [\"/srv/data:/data:ro\"]\n\
+             [service.db]\nimage = \"oci:db\"\nvolumes = [\"/srv/db:/data\"]\n{keys}\n\
+             [[file]]\npath = \"/etc/motd\"\ncontents = \"\"\n"
+        ))
+    };
+    for path in
+        ["/dev/vda", "/sys/block/vda", "/run/x", "/srv", "/srv/data", "/srv/db/socket", "/etc/motd", "/etc"]
+    {
+        assert!(config(path, "").is_ok(), "{path}");
+    }
+    for (path, meant) in [
+        ("/srv/data/x", ""),
+        ("/srv/dbx", ""),
+        ("/device", ""),
+        ("/data/socket", " (did you mean `/srv/data/socket`?)"),
+    ] {
+        let said = config(path, "").unwrap_err();
+        let what = format!(
+            "service.web.wait-for: nothing makes `{path}` of the machine: no service can write to a volume there{meant}\n"
+        );
+        assert!(said.contains(&what), "{what}{said}");
+        assert!(config(path, "[service.all]\nimage = \"oci:a\"\nvolumes = [\"/:/machine\"]").is_ok());
+        assert!(config(path, "pid = \"host\"").is_ok(), "it may reach the machine's files");
+    }
+}
+
+#[test]
+fn systemds_targets_lead_to_what_is_meant() {
+    for (keys, sentence) in [
+        (
+            "after = \"network-online.target\"",
+            "service.web.after: there is no such key (did you mean `wait-for = [\"network\"]`?)",
+        ),
+        (
+            "Wants = [\"db\", \"time-sync.target\"]",
+            "service.web.Wants: there is no such key (did you mean `wait-for = [\"clock\"]`?)",
+        ),
+        ("after = \"db\"", "service.web.after: there is no such key (did you mean `depends-on`?)"),
+        (
+            "depends-on = [\"network-online.target\"]",
+            "service.web.depends-on: no service is called `network-online.target` (did you mean `wait-for = [\"network\"]`?)",
+        ),
+        (
+            "depends-on = [\"/dev/vda\"]",
+            "service.web.depends-on: no service is called `/dev/vda` (did you mean `wait-for = [\"/dev/vda\"]`?)",
+        ),
+        (
+            "wait-for = [\"time-sync\"]",
+            "service.web.wait-for: `time-sync` is neither \"network\" nor \"clock\" nor an absolute path (did you mean `clock`?)",
+        ),
+        ("wait-for = [\"netwrok\"]", "nor an absolute path (did you mean `network`?)"),
+    ] {
+        let said = loaded(&format!("[service.web]\nimage = \"oci:web\"\n{keys}\n")).unwrap_err();
+        assert!(said.contains(sentence), "{sentence}\n{said}");
+    }
 }
 
 #[test]
@@ -105,8 +190,10 @@ watchdog = "0s"
 restart-prevent-exit-status = [256]
 backoff = { first = "0s", factor = 0, jitter = 1.5 }
 give-up = { after = 0, within = "1m", then = "panic" }
+wait-for = ["clock", { clock = true }, { timeout = "1s" }, { path = "x" }, { network = true, on-failure = "ignore" }, 7]
 [service.db]
 image = "oci:db"
+wait-for = "network"
 ready = { http = "http://example.org/" }
 give-up = { after = 3 }
 [oneshot.once]
@@ -138,6 +225,12 @@ restart = "always"
         "service.web.backoff.jitter: expected a share from 0 to 1",
         "service.web.give-up.after: a service is given up after 1 to 100 ends",
         "service.web.give-up.then: `panic` is none of stop, reboot, poweroff",
+        "service.web.wait-for: the same is in the list already",
+        "service.web.wait-for[2]: expected one of `network = true`, `clock = true` and `path`",
+        "service.web.wait-for[3].path: `x`",
+        "service.web.wait-for[4].on-failure: it says what follows when the `timeout` is over, and there is none",
+        "service.web.wait-for[5]: expected \"network\", \"clock\", a path, or a table, found an integer",
+        "service.db.wait-for: expected a list such as [\"network\", \"/dev/vda\"], found a string",
         "service.db.ready.http: `http://example.org/` is not asked",
         "service.db.give-up: missing: `after` and `within`",
         "oneshot.once.restart: a oneshot that always restarts never completes",
