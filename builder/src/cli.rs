@@ -53,7 +53,9 @@ pub enum Command {
         #[arg(required = true, value_name = "CONFIG")]
         configs: Vec<PathBuf>,
         /// What happens: "db crashes 3 times", "db is ready after 20s", "migrate fails", "web is unhealthy at 1m",
-        /// "web ignores its stop signal", "the machine powers off at 2m"; several may be given, or separated by commas
+        /// "web ignores its stop signal", "the network is down at 30s for 1m", "the network is up at 5s",
+        /// "the clock is set at 3s", "/dev/vdb appears at 10s", "/dev/vdb is gone at 1m", "the machine powers off at 2m";
+        /// several may be given, or separated by commas
         #[arg(long = "event", value_name = "TEXT", value_delimiter = ',')]
         events: Vec<String>,
         /// How long the machine runs

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use manifest::{Condition, Kind, Name, Probe, ReadyBy};
+use manifest::{Awaited, Condition, Kind, Name, Probe, ReadyBy};
 use supervision::{Action, Event, Index, Outcome, Pid, Question, Rules, State, step, tell};
 
-use crate::config::{Config, Edge, HealthOptions, Service};
-use crate::error::Result;
+use crate::config::{Config, Edge, HealthOptions, Service, suggestion};
+use crate::error::{Error, Result};
 use crate::plan;
-use wish::{Behaviour, Wish};
+use wish::{Absence, Behaviour, Wish};
 
 /// From the clone to the program, and from a stop signal to the end.
 const MOMENT: Duration = Duration::from_millis(10);
@@ -50,6 +50,7 @@ pub fn timeline(config: &Config, events: &[String], until: Duration) -> Result<S
     for wish in wishes {
         match wish {
             Wish::Service(index, behaviour) => life.models[index].take(behaviour),
+            Wish::Absence(awaited, absence) => life.lacks(&awaited, absence)?,
             Wish::Stop(power, at) => life.schedule(at, Happening::Event(Event::Stop { power })),
         }
     }
@@ -68,7 +69,7 @@ fn rules(service: &Service, is_to_be_healthy: bool, names: &[&Name]) -> Result<R
     Ok(Rules {
         kind: service.kind,
         depends_on: plan::depends_on(service, names)?,
-        wait_for: Vec::new(),
+        wait_for: supervision.wait_for.iter().map(|wait| wait.value.clone()).collect(),
         ready: supervision.ready.by.clone(),
         ready_within: limit(supervision.ready.timeout_ms),
         health,
@@ -86,6 +87,8 @@ enum Happening {
     Ends(Pid, Outcome),
     /// A service says that it is ready, if it still is this run.
     Says(Index, Pid),
+    /// Something of the machine comes or goes.
+    Change,
 }
 
 /// How a service behaves, run after run.
@@ -140,6 +143,8 @@ struct Life<'a> {
     state: State,
     names: &'a [&'a str],
     models: Vec<Model>,
+    /// Of each condition of the machine, when it does not hold.
+    absences: Vec<Vec<Absence>>,
     now: Duration,
     /// By time, and then in the order in which they were thought of.
     coming: BTreeMap<(Duration, usize), Happening>,
@@ -152,9 +157,12 @@ struct Life<'a> {
 
 impl<'a> Life<'a> {
     fn new(rules: Vec<Rules>, names: &'a [&'a str]) -> Self {
+        let models = vec![Model::default(); rules.len()];
+        let state = State::new(rules, 1);
         Self {
-            models: vec![Model::default(); rules.len()],
-            state: State::new(rules, 1),
+            models,
+            absences: vec![Vec::new(); state.conditions().len()],
+            state,
             names,
             now: Duration::ZERO,
             coming: BTreeMap::new(),
@@ -171,9 +179,40 @@ impl<'a> Life<'a> {
         self.coming.insert((at, self.thought_of), happening);
     }
 
+    /// Something of the machine is not there for some time. Nobody may wait for the network or the clock; a path that
+    /// nobody waits for is a mistake.
+    fn lacks(&mut self, awaited: &Awaited, absence: Absence) -> Result<()> {
+        let conditions = self.state.conditions();
+        let Some(place) = conditions.iter().position(|known| known == awaited) else {
+            let Awaited::Path(path) = awaited else { return Ok(()) };
+            let paths = conditions.iter().filter_map(|known| match known {
+                Awaited::Path(path) => Some(path.as_str()),
+                _ => None,
+            });
+            return Err(Error::new(format!("no service waits for `{path}`{}", suggestion(path, paths))));
+        };
+        self.absences[place].push(absence);
+        self.schedule(absence.from, Happening::Change);
+        if let Some(until) = absence.until {
+            self.schedule(until, Happening::Change);
+        }
+        Ok(())
+    }
+
+    /// Tells of the machine what services wait for.
+    fn look(&mut self) {
+        for condition in self.state.awaited() {
+            let holds = !self.absences[condition].iter().any(|absence| absence.covers(self.now));
+            self.happens(Event::Condition { condition, holds });
+        }
+    }
+
     fn run(&mut self, until: Duration) {
         self.happens(Event::Tick);
         while !self.is_over && self.lines < MOST_LINES {
+            while self.state.is_uncertain() {
+                self.look();
+            }
             let coming = self.coming.keys().next().map(|(at, _)| *at);
             let deadline = self.state.deadline();
             let Some(next) = [coming, deadline].into_iter().flatten().min().filter(|next| *next <= until)
@@ -194,6 +233,7 @@ impl<'a> Life<'a> {
     fn meets(&mut self, happening: Happening) {
         match happening {
             Happening::Event(event) => self.happens(event),
+            Happening::Change => self.look(),
             Happening::Ends(pid, outcome) => self.happens(Event::Exited { pid, outcome }),
             Happening::Says(service, pid) => {
                 if self.state.service_of(pid) == Some(service) {

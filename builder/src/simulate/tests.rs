@@ -17,9 +17,13 @@ healthcheck = { http = "http://localhost/", interval = "10s", retries = 2 }
 "#;
 
 fn simulated(events: &[&str], seconds: u64) -> Result<String> {
+    simulated_in(CONFIG, events, seconds)
+}
+
+fn simulated_in(config: &str, events: &[&str], seconds: u64) -> Result<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.toml");
-    std::fs::write(&path, CONFIG).unwrap();
+    std::fs::write(&path, config).unwrap();
     let config = crate::config::load(&[path]).unwrap_or_else(|problems| panic!("{problems}"));
     let events: Vec<String> = events.iter().map(|&event| event.to_owned()).collect();
     timeline(&config, &events, Duration::from_secs(seconds))
@@ -68,6 +72,68 @@ fn the_same_events_give_the_same_life_and_nothing_lasts_longer_than_asked() {
     assert!(one.lines().count() < 2 * MOST_LINES, "{}", one.lines().count());
     let last = one.lines().last().unwrap().trim_start().split(' ').next().unwrap();
     assert!(last.parse::<f64>().unwrap() <= 3600.0, "{last}");
+}
+
+#[test]
+fn a_service_waits_for_the_network_the_clock_and_a_path() {
+    let config = format!(
+        "{CONFIG}\n[service.sync]\nimage = \"oci:s\"\nwait-for = [\"network\", {{ path = \"/dev/x\", timeout = \"1m\" }}]\n\
+         [oneshot.late]\nimage = \"oci:s\"\nwait-for = [{{ clock = true, timeout = \"5s\", on-failure = \"ignore\" }}]\n"
+    );
+    let text = simulated_in(&config, &["db crashes 3 times", "network down 60s", "clock is set at 9s"], 120)
+        .unwrap();
+    for line in [
+        "     0.000 s  `sync` waits for the network\n",
+        "     0.000 s  `late` waits for the clock to be set\n",
+        "     5.000 s  `late` starts\n",
+        "    60.000 s  `sync` starts\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    let text = simulated_in(
+        &config,
+        &["/dev/x appears at 3s", "sync crashes after 7s once", "/dev/x is gone at 8s"],
+        120,
+    );
+    let text = text.unwrap();
+    for line in [
+        "     3.000 s  `sync` starts\n",
+        "    10.100 s  `sync` waits for `/dev/x`\n",
+        "    70.100 s  `sync` is not started: it has waited too long for `/dev/x`\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    let everything = simulated_in(&config, &[], 120).unwrap();
+    assert!(everything.contains("     0.000 s  `sync` starts\n"), "{everything}");
+    let error = simulated_in(&config, &["/dev/y appears at 1s"], 1).unwrap_err();
+    assert_eq!(error.to_string(), "no service waits for `/dev/y` (did you mean `/dev/x`?)");
+}
+
+#[test]
+fn absences_are_told_in_many_ways() {
+    let seconds = Duration::from_secs;
+    for (text, from, until) in [
+        ("the network is up after 5s", 0, Some(5)),
+        ("network up at 5s", 0, Some(5)),
+        ("the network is down", 0, None),
+        ("network down 1m", 0, Some(60)),
+        ("the network is down for 1m", 0, Some(60)),
+        ("the network is down at 30s", 30, None),
+        ("network is down after 30s for 1m", 30, Some(90)),
+        ("the clock is set at 3s", 0, Some(3)),
+        ("/a appears at 10s", 0, Some(10)),
+        ("/a is gone at 10s for 5s", 10, Some(15)),
+    ] {
+        let Ok(Wish::Absence(_, absence)) = Wish::parse(text, &[]) else { panic!("{text}") };
+        assert_eq!((absence.from, absence.until), (seconds(from), until.map(seconds)), "{text}");
+    }
+    for text in
+        ["the network is up", "the clock is gone at 3s", "/a appears", "clock down", "the network is up soon"]
+    {
+        assert!(Wish::parse(text, &["network"]).is_err(), "{text}");
+    }
+    let crash = Wish::parse("network crashes once", &["network"]).unwrap();
+    assert!(matches!(crash, Wish::Service(0, _)), "a service may be called so");
 }
 
 #[test]
