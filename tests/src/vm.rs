@@ -374,6 +374,11 @@ impl Machine {
         self.monitor(&json!({ "execute": "send-key", "arguments": { "keys": keys } }));
     }
 
+    /// Puts the cable into the machine's network card, or pulls it out.
+    pub fn plug(&self, is_in: bool) {
+        self.monitor(&json!({ "execute": "set_link", "arguments": { "name": "net", "up": is_in } }));
+    }
+
     /// Tells QEMU something, on a monitor of the test's own.
     fn monitor(&self, command: &Value) {
         self.open_monitor().ask(command);

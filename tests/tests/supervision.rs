@@ -98,7 +98,8 @@ fn a_program_that_is_not_there_fails_like_in_a_shell() {
 fn an_idle_machine_sleeps_and_is_small() {
     // A watchdog is fed twice in its time-out, and without one PID 1 never wakes.
     let idle = Config::new("idle").with("[watchdog]\ntimeout = \"none\"");
-    let machine = idle.probe("a", "").probe("b", "").boot();
+    let waits = "wait-for = [\"network\", \"/dev/virtio-ports/b\"]";
+    let machine = idle.probe("a", "").probe("b", waits).boot();
     let probe = machine.probe("a");
     assert_eq!(probe.list("/sys/class").iter().find(|class| *class == "watchdog"), None);
     let figure = |name: &str| -> u64 {
