@@ -31,9 +31,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 const END_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// QEMU tells the guest which ports have somebody at the other end, and loses what does not fit into the queue for this.
-/// A port that nobody seems to listen to is never written to. So there are few on the device of `coracle run`, and on
-/// each further one.
-const PORTS_PER_DEVICE: usize = 8;
+/// A port that nobody seems to listen to is never written to. So there are few on the device of `coracle run`, which
+/// has two of its own, and on each further one.
+const PORTS_PER_DEVICE: usize = 7;
 
 /// Where a machine's kernel comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
