@@ -150,6 +150,7 @@ pub fn run(options: &cli::Run) -> Result<u8, Failure> {
     let cpus = options.cpus.unwrap_or_else(default_cpus);
     let memory = memory(options.memory, written.initramfs_size())?;
     let run_options = run::Options {
+        name: written.name().to_owned(),
         accelerator,
         memory,
         cpus,

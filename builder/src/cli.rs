@@ -1,5 +1,7 @@
 //! The command line.
 
+mod ctl;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Port;
 use crate::run::Accelerator;
+pub use ctl::{Control, Ctl, Logs};
 
 /// One TOML file in, a bootable machine out.
 #[derive(Debug, Parser)]
@@ -62,6 +65,8 @@ pub enum Command {
         #[arg(long = "for", value_name = "DURATION", value_parser = crate::config::duration, default_value = "2m")]
         until: Duration,
     },
+    /// Talk to a machine that runs: how its services are, what they say, orders, and programs in their containers
+    Ctl(Ctl),
     /// Look at what builds keep, or remove it: layers, kernels and documents, which the next build makes again
     Cache {
         /// What to do with it.

@@ -13,6 +13,7 @@ mod capability;
 mod cli;
 mod config;
 mod convert;
+mod ctl;
 mod error;
 mod fetch;
 #[cfg(any(test, fuzzing))]
@@ -22,6 +23,7 @@ mod inspect;
 mod kernel;
 mod layer;
 mod lock;
+mod machines;
 #[cfg(test)]
 mod mutation;
 mod oci;
@@ -87,6 +89,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
             print(&simulate::timeline(&config, events, *until)?)
         }
         Command::Run(options) => build::run(options),
+        Command::Ctl(options) => Ok(ctl::control(options)?),
         Command::Cache { command } => cache(command),
         Command::Layer { command } => inspect::inspect(command).map(|()| 0).map_err(Failure::from),
     }

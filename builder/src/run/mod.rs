@@ -1,28 +1,33 @@
 //! `coracle run`: the machine in QEMU, its console on stdout, its end as the exit code.
 
 mod accelerator;
+mod broker;
 mod qemu;
+mod switchboard;
 
 pub use accelerator::choose;
 pub use qemu::Accelerator;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use manifest::Name;
 use manifest::report::Report;
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::{Port, Protocol};
 use crate::error::{Context, Error, Result};
 use crate::progress::say;
+use broker::Broker;
 use qemu::{Machine, Monitor, QEMU};
 
 /// How often a machine that does not react is asked again to power off: it may not have got far enough to notice.
@@ -48,6 +53,8 @@ pub struct Artifacts {
 /// What the user asks of a run.
 #[derive(Debug)]
 pub struct Options {
+    /// The machine's name, by which `coracle ctl` finds it.
+    pub name: String,
     /// What runs the guest's instructions.
     pub accelerator: Accelerator,
     /// Memory in bytes.
@@ -78,6 +85,7 @@ pub fn run(artifacts: &Artifacts, options: &Options) -> Result<u8> {
     let report = options.report.clone().unwrap_or_else(|| folder.path().join("report"));
     // QEMU would name neither the file's purpose nor the option.
     std::fs::File::create(&report).doing(|| format!("write the machine's report `{}`", report.display()))?;
+    let (broker, control) = offer_control(&options.name).unzip();
     let machine = Machine {
         kernel: &artifacts.kernel,
         initramfs: &artifacts.initramfs,
@@ -88,17 +96,33 @@ pub fn run(artifacts: &Artifacts, options: &Options) -> Result<u8> {
         ports: &options.ports,
         report: &report,
         monitor: &monitor,
+        control: control.as_ref().map(AsRawFd::as_raw_fd),
         extra: &options.extra,
     };
     let mut command = Command::new(QEMU.program);
     // In a process group of its own, so that Ctrl-C at the terminal reaches us alone and the machine stops in order.
     command.args(machine.arguments()).stdin(Stdio::null()).process_group(0);
-    let child = command.spawn().map_err(|cause| QEMU.cannot_start(&cause))?;
+    let spawned = command.spawn();
+    // QEMU's copy is the only one then, and its end that of the channel.
+    drop(control);
+    let child = spawned.map_err(|cause| QEMU.cannot_start(&cause))?;
     let status = supervise(child, &monitor, options.timeout)?;
+    drop(broker);
     if !status.success() {
         return Err(Error::new(format!("QEMU failed ({status})")).hint("what it says of itself stands above"));
     }
     exit_code(&report)
+}
+
+/// Serves those who want to talk to the machine, and returns the end of the line that QEMU inherits. A machine runs
+/// without, where that is not possible.
+fn offer_control(name: &str) -> Option<(Broker, UnixStream)> {
+    let offered = Name::try_from(name.to_owned()).doing(|| "name the machine").and_then(|name| {
+        let (ours, theirs) = UnixStream::pair().doing(|| "make a line to the machine")?;
+        fcntl_setfd(&theirs, FdFlags::empty()).doing(|| "let QEMU inherit a line")?;
+        Ok((Broker::start(&name, &ours)?, theirs))
+    });
+    offered.inspect_err(|error| say(format_args!("{error}: `coracle ctl` will not find this machine"))).ok()
 }
 
 /// QEMU's own message for a port that is taken names neither the port nor the way out.

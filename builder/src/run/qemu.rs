@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -40,6 +41,9 @@ const FIXED: &[&str] = &[
     "-device",
     "virtio-net-pci,netdev=net,romfile=",
 ];
+
+/// The control channel's port; its name follows.
+const CONTROL_PORT: &str = "virtserialport,bus=coracle-serial.0,chardev=control,name=";
 
 /// How QEMU runs a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -81,6 +85,8 @@ pub struct Machine<'a> {
     pub report: &'a Path,
     /// The monitor's socket.
     pub monitor: &'a Path,
+    /// The other end of the control channel, which QEMU inherits.
+    pub control: Option<RawFd>,
     /// Further arguments, as the user gave them.
     pub extra: &'a [OsString],
 }
@@ -105,6 +111,10 @@ impl Machine<'_> {
         // Before the machine's own words, whose end may be for init: see `--` of the kernel's command line.
         pair("-append", format!("{more}{}", self.cmdline).into());
         pair("-chardev", with_path("file,id=report,path=", self.report, ""));
+        if let Some(descriptor) = self.control {
+            pair("-chardev", format!("socket,id=control,fd={descriptor}").into());
+            pair("-device", format!("{CONTROL_PORT}{}", manifest::control::PORT).into());
+        }
         pair("-qmp", with_path("unix:", self.monitor, ",server=on,wait=off"));
         pair("-netdev", user_network(self.ports).into());
         arguments.extend(self.extra.iter().cloned());

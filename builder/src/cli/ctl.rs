@@ -1,0 +1,101 @@
+//! The command line of `coracle ctl`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Which machine, and what of it.
+#[derive(Debug, Args)]
+pub struct Ctl {
+    /// The machine, as `ls` names it [default: the only one that runs here]
+    #[arg(short, long, global = true, value_name = "NAME", conflicts_with = "socket")]
+    pub machine: Option<String>,
+    /// The machine's socket: of the port `coracle.ctl` under a QEMU of your own, or the one that a service has
+    #[arg(long, global = true, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: Control,
+}
+
+/// What can be done with a machine that runs.
+#[derive(Debug, Subcommand)]
+pub enum Control {
+    /// List the machines that `coracle run` runs here
+    Ls {
+        /// Print JSON, a line for each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print how services are, and since when
+    Status {
+        /// These only
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+        /// Print JSON, a line for each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what services have written
+    Logs(Logs),
+    /// Print what has happened
+    Events {
+        /// Go on with what happens from now on
+        #[arg(short, long)]
+        follow: bool,
+        /// Print JSON, a line for each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start services, whatever they have been through, and wait until they are ready
+    Start(Order),
+    /// Stop services until they are started again, and wait until they have ended
+    Stop(Order),
+    /// End services, start them again, and wait until they are ready
+    Restart(Order),
+    /// Stop all services in order and switch the machine off
+    Poweroff(Power),
+    /// Stop all services in order and boot the machine again; `coracle run` ends there
+    Reboot(Power),
+    /// Stop all services in order and the processors with them; the power stays on
+    Halt(Power),
+}
+
+/// Options of `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// These only
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// Go on with what they write from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The last lines of each only
+    #[arg(short = 'n', long = "lines", value_name = "N")]
+    pub tail: Option<u32>,
+    /// Print when each line was written, in UTC
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Print JSON, a line for each
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `start`, `stop` and `restart`.
+#[derive(Debug, Args)]
+pub struct Order {
+    /// Which
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// Do not wait for what comes of it
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Options of `poweroff`, `reboot` and `halt`.
+#[derive(Debug, Args)]
+pub struct Power {
+    /// Do not wait for the machine's end
+    #[arg(long)]
+    pub no_wait: bool,
+}
