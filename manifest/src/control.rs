@@ -42,7 +42,7 @@ pub enum Ask {
     Usage,
     /// How the boot went: [`Answer::Boot`], then [`Answer::Node`] for each.
     Boot,
-    /// What services have written: [`Answer::Log`], service by service.
+    /// What services have written: [`Answer::Log`] for each line, the earliest first.
     Logs {
         /// Whose; all when it is empty.
         services: Vec<Name>,
