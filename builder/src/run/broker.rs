@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use manifest::Name;
 use manifest::control::{Request, Response};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::switchboard::{Client, Sent, Switchboard};
@@ -173,9 +175,19 @@ impl Hall {
             let sent = self.lock().board.client_says(client, &line);
             self.deliver(sent);
         }
+        // It may have said all that it wanted to, and still listen.
+        if line.is_empty() {
+            while !self.is_served(client) && is_there(input.get_ref()) {}
+        }
         let sent = self.lock().board.client_leaves(client);
         self.deliver(sent);
         self.lock().guests.remove(&client);
+    }
+
+    fn is_served(&self, client: Client) -> bool {
+        let state = self.lock();
+        let is_flushed = |guest: &Guest| guest.waiting.load(Ordering::Relaxed) == 0;
+        state.guests.get(&client).is_none_or(is_flushed) && state.board.is_idle(client)
     }
 
     /// Reads the machine's lines until its end.
@@ -227,6 +239,14 @@ impl Hall {
             state.guests.remove(&client);
         }
     }
+}
+
+/// Whether somebody still listens there, after a moment.
+fn is_there(stream: &UnixStream) -> bool {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    let mut watched = [PollFd::new(stream, PollFlags::empty())];
+    // What is not asked for is told all the same: that the other side has hung up.
+    matches!(poll(&mut watched, Some(&moment)), Ok(0) | Err(Errno::INTR))
 }
 
 fn as_line(message: &impl Serialize) -> Vec<u8> {
@@ -330,7 +350,7 @@ mod tests {
                     self.say(id, Answer::Hello { version: VERSION, name: name() });
                 }
             }
-            assert!(matches!(visitor.hear(), Some(Response { id: 1, answer: Answer::Hello { .. } })));
+            visitor.hear_hello();
             visitor
         }
     }
@@ -338,6 +358,11 @@ mod tests {
     impl Visitor {
         fn ask(&mut self, id: u64, ask: Ask) {
             self.0.get_mut().write_all(&as_line(&Request { id, ask })).unwrap();
+        }
+
+        fn hear_hello(&mut self) {
+            assert!(matches!(self.hear(), Some(Response { id: 1, answer: Answer::Hello { .. } })));
+            assert_eq!(self.hear(), Some(Response { id: 1, answer: Answer::Done }));
         }
 
         fn hear(&mut self) -> Option<Response> {
@@ -355,7 +380,7 @@ mod tests {
         let mut early = scene.visitor();
         early.ask(1, Ask::Hello);
         let mut late = scene.guest();
-        assert!(matches!(early.hear().unwrap().answer, Answer::Hello { .. }));
+        early.hear_hello();
         early.ask(2, Ask::Status);
         let first = scene.next();
         late.ask(2, Ask::Usage);
@@ -375,6 +400,18 @@ mod tests {
         let asked = scene.next();
         drop(visitor);
         assert_eq!(scene.next(), Request { id: asked.id, ask: Ask::Cancel });
+    }
+
+    #[test]
+    fn a_client_that_has_said_all_it_wants_still_gets_its_answers() {
+        let mut scene = scene();
+        let mut visitor = scene.guest();
+        visitor.ask(2, Ask::Status);
+        visitor.0.get_ref().shutdown(Shutdown::Write).unwrap();
+        let id = scene.next().id;
+        scene.say(id, Answer::Done);
+        assert_eq!(visitor.hear(), Some(Response { id: 2, answer: Answer::Done }));
+        assert_eq!(visitor.hear(), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub type Client = u64;
 const NUMBER_MAX: usize = 20;
 
 /// Something to be sent.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Sent {
     /// To the machine.
     Machine(Request),
@@ -100,7 +100,7 @@ impl Switchboard {
     fn introduce(&mut self, session: Session) -> Vec<Sent> {
         let mut sent = self.client_leaves(session.client);
         match &self.machine {
-            Some((version, name)) => sent.push(session.hello(*version, name)),
+            Some((version, name)) => sent.extend(session.hello(*version, name)),
             None => self.curious.push(session),
         }
         sent
@@ -122,7 +122,7 @@ impl Switchboard {
 
     fn welcome(&mut self, version: u32, name: Name) -> Vec<Sent> {
         let curious = std::mem::take(&mut self.curious);
-        let sent = curious.into_iter().map(|session| session.hello(version, &name)).collect();
+        let sent = curious.into_iter().flat_map(|session| session.hello(version, &name)).collect();
         self.machine = Some((version, name));
         sent
     }
@@ -131,6 +131,12 @@ impl Switchboard {
     pub fn client_leaves(&mut self, client: Client) -> Vec<Sent> {
         self.curious.retain(|session| session.client != client);
         self.cancel(Session { client, id: 0 }..=Session { client, id: u64::MAX })
+    }
+
+    /// Whether a client waits for nothing.
+    pub fn is_idle(&self, client: Client) -> bool {
+        let is_its = |session: &Session| session.client == client;
+        !self.curious.iter().any(is_its) && !self.numbers.keys().any(is_its)
     }
 
     fn cancel(&mut self, sessions: RangeInclusive<Session>) -> Vec<Sent> {
@@ -152,9 +158,9 @@ impl Session {
         Sent::Client(self.client, Response { id: self.id, answer })
     }
 
-    fn hello(self, version: u32, name: &Name) -> Sent {
-        let answer = Answer::Hello { version, name: name.clone() };
-        Sent::Client(self.client, Response { id: self.id, answer })
+    fn hello(self, version: u32, name: &Name) -> [Sent; 2] {
+        let answers = [Answer::Hello { version, name: name.clone() }, Answer::Done];
+        answers.map(|answer| Sent::Client(self.client, Response { id: self.id, answer }))
     }
 }
 
@@ -183,6 +189,11 @@ mod tests {
 
     fn hello() -> Answer {
         Answer::Hello { version: VERSION, name: machine() }
+    }
+
+    /// What a client hears that has said hello.
+    fn introduced(client: Client, id: u64) -> Vec<Sent> {
+        [hello(), Answer::Done].map(|answer| Sent::Client(client, Response { id, answer })).to_vec()
     }
 
     /// A switchboard whose machine has answered; the next number is 2.
@@ -221,11 +232,11 @@ mod tests {
         assert!(matches!(&board.client_says(2, &request(4, Ask::Status))[..],
             [Sent::Client(2, Response { id: 4, answer: Answer::Error { why } })] if why.contains("not answered")));
         assert_eq!(board.machine_says(&response(first, hello())), Some(vec![]));
-        let expected = Sent::Client(1, Response { id: 1, answer: hello() });
-        assert_eq!(board.machine_says(&response(second, hello())), Some(vec![expected]));
+        assert!(!board.is_idle(1));
+        assert_eq!(board.machine_says(&response(second, hello())), Some(introduced(1, 1)));
+        assert!(board.is_idle(1));
         assert_eq!(board.greet(), None);
-        let answered = Sent::Client(3, Response { id: 9, answer: hello() });
-        assert_eq!(board.client_says(3, &request(9, Ask::Hello)), [answered]);
+        assert_eq!(board.client_says(3, &request(9, Ask::Hello)), introduced(3, 9));
     }
 
     #[test]
@@ -237,8 +248,10 @@ mod tests {
         let cancel = |id| Sent::Machine(Request { id, ask: Ask::Cancel });
         assert_eq!(board.client_leaves(1), [cancel(one), cancel(two)]);
         assert_eq!(board.machine_says(&response(one, Answer::Done)), Some(vec![]));
-        let introduced = Sent::Client(2, Response { id: 5, answer: hello() });
-        assert_eq!(board.client_says(2, &request(5, Ask::Hello)), [cancel(other), introduced]);
+        assert!(board.is_idle(1) && !board.is_idle(2));
+        let mut sent = board.client_says(2, &request(5, Ask::Hello));
+        assert_eq!(sent.remove(0), cancel(other));
+        assert_eq!(sent, introduced(2, 5));
     }
 
     #[test]
