@@ -53,6 +53,8 @@ pub enum Control {
     Stop(Order),
     /// End services, start them again, and wait until they are ready
     Restart(Order),
+    /// Run a program in a service's container; its exit code is ours
+    Exec(Exec),
     /// Stop all services in order and switch the machine off
     Poweroff(Power),
     /// Stop all services in order and boot the machine again; `coracle run` ends there
@@ -98,4 +100,37 @@ pub struct Power {
     /// Do not wait for the machine's end
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// Options of `exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Let the program read what is typed or piped here
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the program a terminal: this one
+    #[arg(short, long)]
+    pub terminal: bool,
+    /// A variable of its environment, beside and over the service's
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<String>,
+    /// Its working directory [default: the service's]
+    #[arg(short, long, value_name = "DIR", value_parser = absolute)]
+    pub working_dir: Option<String>,
+    /// Whose container
+    pub service: String,
+    /// The program and its arguments
+    #[arg(required = true, value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub argv: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("it is written NAME=VALUE".to_owned()),
+    }
+}
+
+fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("it begins with `/`".to_owned()) }
 }

@@ -99,6 +99,11 @@ impl Channel {
         self.writer.say(id, ask, &self.shown)
     }
 
+    /// The way to the machine, for another thread.
+    pub fn writer(&self) -> Writer {
+        self.writer.clone()
+    }
+
     /// Waits for the next answer: so long, or for ever.
     pub fn hear(&self, patience: Option<Duration>) -> Heard {
         let heard = match patience {

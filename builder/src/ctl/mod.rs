@@ -1,6 +1,7 @@
 //! `coracle ctl`: talking to a machine that runs.
 
 mod channel;
+mod exec;
 #[cfg(test)]
 mod fake;
 mod find;
@@ -9,6 +10,7 @@ mod power;
 mod record;
 mod status;
 mod table;
+mod terminal;
 mod time;
 
 use std::io::Write;
@@ -39,6 +41,7 @@ pub fn control(options: &Ctl) -> Result<u8> {
         Control::Start(wanted) => order::order(channel, &wanted.services, Order::Start, !wanted.no_wait),
         Control::Stop(wanted) => order::order(channel, &wanted.services, Order::Stop, !wanted.no_wait),
         Control::Restart(wanted) => order::order(channel, &wanted.services, Order::Restart, !wanted.no_wait),
+        Control::Exec(options) => return exec::exec(channel, options),
         Control::Poweroff(end) => power::end(channel, Power::Off, !end.no_wait),
         Control::Reboot(end) => power::end(channel, Power::Reboot, !end.no_wait),
         Control::Halt(end) => power::end(channel, Power::Halt, !end.no_wait),

@@ -10,6 +10,7 @@ use super::channel::{Channel, PATIENCE};
 use super::json_line;
 use super::status::Status;
 use super::table::plain;
+use super::terminal;
 use super::time;
 use crate::cli::Logs;
 use crate::error::{Context, Result};
@@ -42,34 +43,21 @@ pub fn logs(channel: &mut Channel, options: &Logs) -> Result<()> {
         names,
     };
     let ask = Ask::Logs { services, tail: options.tail, follow: options.follow };
-    let print = |out: &mut output::Output, log: &Log| match options.json {
-        true => json_line(out, &Answer::Log(log.clone())),
-        false => write_log(out, log, &style),
-    };
+    let patience = if options.follow { None } else { Some(PATIENCE) };
     output::write(|out| {
-        if options.follow {
-            return channel.each(ask, None, |answer| {
-                let Answer::Log(log) = &answer else { return Ok(()) };
-                print(out, log)?;
-                out.flush().doing(|| "write to stdout")
-            });
-        }
-        let mut logs = Vec::new();
-        channel.each(ask, Some(PATIENCE), |answer| {
-            if let Answer::Log(log) = answer {
-                logs.push(log);
+        channel.each(ask, patience, |answer| {
+            let Answer::Log(log) = &answer else { return Ok(()) };
+            match options.json {
+                true => json_line(out, &answer)?,
+                false => write_log(out, log, &style)?,
             }
-            Ok(())
-        })?;
-        // They come service by service; lines of one stay in their order.
-        logs.sort_by_key(|log| log.now.monotonic_ns);
-        logs.iter().try_for_each(|log| print(out, log))
+            if options.follow { out.flush().doing(|| "write to stdout") } else { Ok(()) }
+        })
     })
 }
 
 fn is_terminal_with_colours() -> bool {
-    use std::io::IsTerminal;
-    std::io::stdout().is_terminal()
+    terminal::is_read()
         && ColorChoice::global() != ColorChoice::Never
         && std::env::var_os("NO_COLOR").is_none()
 }
