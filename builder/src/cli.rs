@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Port;
 use crate::run::Accelerator;
-pub use ctl::{Control, Ctl, Exec, Logs};
+pub use ctl::{Control, Ctl, Exec, Logs, Top};
 
 /// One TOML file in, a bootable machine out.
 #[derive(Debug, Parser)]

@@ -55,6 +55,8 @@ pub enum Control {
     Restart(Order),
     /// Run a program in a service's container; its exit code is ours
     Exec(Exec),
+    /// Print what services use: processor, memory, processes, disks
+    Top(Top),
     /// Stop all services in order and switch the machine off
     Poweroff(Power),
     /// Stop all services in order and boot the machine again; `coracle run` ends there
@@ -122,6 +124,20 @@ pub struct Exec {
     /// The program and its arguments
     #[arg(required = true, value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
     pub argv: Vec<String>,
+}
+
+/// Options of `top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Print once, also on a terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Print once, for Prometheus
+    #[arg(long, conflicts_with_all = ["once", "json"])]
+    pub metrics: bool,
+    /// Print once, as JSON, a line for the machine and each service
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn variable(text: &str) -> Result<String, String> {

@@ -5,6 +5,7 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod find;
+mod metrics;
 mod order;
 mod power;
 mod record;
@@ -12,6 +13,7 @@ mod status;
 mod table;
 mod terminal;
 mod time;
+mod top;
 
 use std::io::Write;
 
@@ -42,6 +44,7 @@ pub fn control(options: &Ctl) -> Result<u8> {
         Control::Stop(wanted) => order::order(channel, &wanted.services, Order::Stop, !wanted.no_wait),
         Control::Restart(wanted) => order::order(channel, &wanted.services, Order::Restart, !wanted.no_wait),
         Control::Exec(options) => return exec::exec(channel, options),
+        Control::Top(options) => top::top(channel, options),
         Control::Poweroff(end) => power::end(channel, Power::Off, !end.no_wait),
         Control::Reboot(end) => power::end(channel, Power::Reboot, !end.no_wait),
         Control::Halt(end) => power::end(channel, Power::Halt, !end.no_wait),
