@@ -57,6 +57,15 @@ pub enum Control {
     Exec(Exec),
     /// Print what services use: processor, memory, processes, disks
     Top(Top),
+    /// Print how the machine came up, as a chart
+    Boot {
+        /// Write the chart as a picture
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        svg: Option<PathBuf>,
+        /// Print JSON, a line for each service
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop all services in order and switch the machine off
     Poweroff(Power),
     /// Stop all services in order and boot the machine again; `coracle run` ends there

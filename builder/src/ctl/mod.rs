@@ -1,5 +1,6 @@
 //! `coracle ctl`: talking to a machine that runs.
 
+mod boot;
 mod channel;
 mod exec;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod order;
 mod power;
 mod record;
 mod status;
+mod svg;
 mod table;
 mod terminal;
 mod time;
@@ -45,6 +47,7 @@ pub fn control(options: &Ctl) -> Result<u8> {
         Control::Restart(wanted) => order::order(channel, &wanted.services, Order::Restart, !wanted.no_wait),
         Control::Exec(options) => return exec::exec(channel, options),
         Control::Top(options) => top::top(channel, options),
+        Control::Boot { svg, json } => boot::boot(channel, svg.as_deref(), *json),
         Control::Poweroff(end) => power::end(channel, Power::Off, !end.no_wait),
         Control::Reboot(end) => power::end(channel, Power::Reboot, !end.no_wait),
         Control::Halt(end) => power::end(channel, Power::Halt, !end.no_wait),
