@@ -179,7 +179,7 @@ pub enum Action {
     Ask(Index, Question),
     /// The answer is of no use any more.
     Forget(Index),
-    /// Say it.
+    /// Take note of it, and say it if it is [news](crate::tell::is_news).
     Tell(Index, Fact),
     /// Say that the machine goes down.
     TellStop(Power),
@@ -192,11 +192,19 @@ pub enum Action {
 /// What there is to say of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
+    /// Its first process was cloned.
+    Started(Pid),
+    /// It has its stop signal.
+    Stopping,
+    /// Somebody wants it not to run, and it did not run anyway.
+    Held,
     /// It ended.
     Ended(Outcome),
     /// It starts again after this time.
     Restarts(Duration),
-    /// It is ready, which took so long. Not said where its start says it all.
+    /// It is ready, because its program runs.
+    ReadyAtOnce,
+    /// It is ready, in another way, which took so long.
     Ready(Duration),
     /// It is healthy again.
     Healthy,

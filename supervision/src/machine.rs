@@ -97,7 +97,7 @@ impl State {
 pub fn step(state: &mut State, event: Event, now: Duration, actions: &mut Vec<Action>) {
     match event {
         Event::Tick => {}
-        Event::Started { service, pid } => started(state, service, pid, now),
+        Event::Started { service, pid } => started(state, service, pid, now, actions),
         Event::NotStarted { service } => ended(state, service, Outcome::NotStarted, now, actions),
         Event::Executed { service } => executed(state, service, now, actions),
         Event::Ready { service } => become_ready(state, service, now, actions),
@@ -273,11 +273,12 @@ fn skip(
     }
 }
 
-fn started(state: &mut State, index: Index, pid: Pid, now: Duration) {
+fn started(state: &mut State, index: Index, pid: Pid, now: Duration, actions: &mut Vec<Action>) {
     let is_stopping = matches!(state.phase, Phase::Stopping { .. } | Phase::Off);
     if let Some(service) = state.services.get_mut(index)
         && service.run == Run::Starting
     {
+        actions.push(Action::Tell(index, Fact::Started(pid)));
         service.run = if is_stopping {
             Run::Leaving { pid, signal_at: now, kill_at: now + service.rules.grace }
         } else {
@@ -316,9 +317,13 @@ fn become_ready(state: &mut State, index: Index, now: Duration, actions: &mut Ve
     if matches!(rules.ready, ReadyBy::Probe(_)) {
         life.asking = life.next_check(rules, now);
     }
-    if rules.ready != ReadyBy::Started {
-        actions.push(Action::Tell(index, Fact::Ready(now.saturating_sub(life.since))));
-    }
+    actions.push(Action::Tell(
+        index,
+        match rules.ready {
+            ReadyBy::Started => Fact::ReadyAtOnce,
+            _ => Fact::Ready(now.saturating_sub(life.since)),
+        },
+    ));
     if let Some(service) = state.services.get_mut(index) {
         service.was_executed = true;
         service.settled |= service.rules.kind == Kind::Service;
@@ -382,6 +387,7 @@ fn ask_to_end(state: &mut State, index: Index, next: Next, now: Duration, action
             if matches!(asking, Asking::Until(_)) {
                 actions.push(Action::Forget(index));
             }
+            actions.push(Action::Tell(index, Fact::Stopping));
             actions.push(Action::Signal(index, pid));
             service.run = Run::Stopping { pid, kill_at: now + grace, next };
         }
@@ -497,6 +503,7 @@ fn obey(state: &mut State, index: Index, order: Order, now: Duration, actions: &
             service.run = if service.run.is_final() { service.run } else { Run::Held };
             // Nobody waits for the readiness of what somebody has stopped.
             service.settled = true;
+            actions.push(Action::Tell(index, Fact::Held));
         }
         Order::Restart if is_alive => ask_to_end(state, index, Next::Again, now, actions),
         Order::Start if is_alive => match &mut service.run {
@@ -567,6 +574,7 @@ fn end_services(state: &mut State, now: Duration, actions: &mut Vec<Action>) {
         if let Run::Leaving { pid, signal_at, kill_at } = service.run
             && (!is_needed || signal_at <= now)
         {
+            actions.push(Action::Tell(index, Fact::Stopping));
             actions.push(Action::Signal(index, pid));
             service.run = Run::Stopping { pid, kill_at, next: Next::End };
         }

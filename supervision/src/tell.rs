@@ -4,10 +4,19 @@ use manifest::{Awaited, Then};
 
 use crate::event::{Fact, Index, Power};
 
+/// Whether it is said, or only kept for whoever asks: what every service does is no news.
+pub fn is_news(fact: Fact) -> bool {
+    !matches!(fact, Fact::Started(_) | Fact::ReadyAtOnce | Fact::Stopping | Fact::Held)
+}
+
 /// The end of a sentence that begins with a service's name. `name` is for the others that it is about, `conditions` are
 /// those of the machine.
 pub fn predicate(fact: Fact, name: impl Fn(Index) -> String, conditions: &[Awaited]) -> String {
     match fact {
+        Fact::Started(pid) => format!("starts as process {}", pid.0),
+        Fact::Stopping => "is asked to stop".to_owned(),
+        Fact::Held => "is not started again until somebody says so".to_owned(),
+        Fact::ReadyAtOnce => "runs".to_owned(),
         Fact::Ended(outcome) => outcome.to_string(),
         Fact::Restarts(pause) => format!("starts again in {:.1} s", pause.as_secs_f32()),
         Fact::Ready(took) => format!("is ready after {:.2} s", took.as_secs_f32()),

@@ -268,6 +268,8 @@ impl<'a> Life<'a> {
                 self.schedule(self.now + ANSWER, Happening::Event(Event::Answered { service, passed }));
             }
             Action::Forget(_) => {}
+            // The simulation tells every start and stop by itself.
+            Action::Tell(_, fact) if !tell::is_news(fact) => {}
             Action::Tell(index, fact) => {
                 let predicate =
                     tell::predicate(fact, |other| self.names[other].to_owned(), self.state.conditions());
