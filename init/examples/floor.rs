@@ -89,7 +89,7 @@ struct Program {
 }
 
 fn programs(manifest: &Manifest) -> Result<Vec<Program>> {
-    let parent = Parent::make(manifest.services.iter().map(|service| &service.container))?;
+    let parent = Parent::make(manifest.services.iter().map(|service| &service.container), 0)?;
     let filters = Filter::prepare_all(&manifest.seccomp);
     let prepare = |service: &manifest::Service| {
         let Container { layers, argv, env, limits, ids, seccomp, .. } = &service.container;

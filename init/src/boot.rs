@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_manifest_of_another_version_is_refused_by_its_version() {
         let expected = "its version is 9, this init understands 5 only";
-        let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[]"#;
+        let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true},"services":[]"#;
         assert!(refusal(&format!(r#"{{"version":9,{empty}}}"#)).ends_with(expected));
         assert!(refusal(r#"{"version":9,"novelty":[]}"#).ends_with(expected));
     }
@@ -139,10 +139,10 @@ mod tests {
 
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
-        let text = r#"{"version":5,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","services":[{
+        let text = r#"{"version":5,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true},"services":[{
             "name":"web","kind":"service","depends_on":[],"wait_for":[],"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
             "restart":{"policy":"always","prevented_by":[],"backoff":{"first_ms":1,"factor":1,"cap_ms":1,"jitter_percent":0,
-            "reset_ms":1},"give_up":null},"stop":{"signal":15,"grace_ms":1},"container":{
+            "reset_ms":1},"give_up":null},"stop":{"signal":15,"grace_ms":1},"logging":{"size":1},"container":{
             "layers":[0],"read_only":false,"hostname":"web","argv":["x"],"env":[],"cwd":"/",
             "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},
             "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own",

@@ -27,7 +27,7 @@ fn first_process() -> c_int {
 }
 
 fn run() -> error::Result<Infallible> {
-    let times = Times { init: clock::now(), first_start: None, stop: None };
+    let times = Times::from(clock::now());
     boot::block_signals()?;
     mounts::leave_rootfs()?;
     mounts::early()?;

@@ -48,6 +48,8 @@ pub mod path {
     pub const NOTIFY: &str = "/run/coracle/notify";
     /// That socket as the service sees it.
     pub const NOTIFY_TARGET: &str = "/dev/notify";
+    /// The machine's folder of sockets of the control channel, one of each service's name that has one.
+    pub const CONTROL: &str = "/run/coracle/control";
 }
 
 /// The whole machine, as init sees it.
@@ -68,8 +70,18 @@ pub struct Manifest {
     pub network: Network,
     /// What sees to it that PID 1 is not stuck.
     pub watchdog: Watchdog,
+    /// What may be done to the machine from outside.
+    pub control: Control,
     /// All nodes of the graph.
     pub services: Vec<Service>,
+}
+
+/// What the control channel may do: see [`control`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Run programs in containers.
+    pub exec: bool,
 }
 
 /// How the machine gets its address.
@@ -117,8 +129,18 @@ pub struct Service {
     pub restart: Restart,
     /// How it is asked to end.
     pub stop: Stop,
+    /// What becomes of what it writes.
+    pub logging: Logging,
     /// What runs.
     pub container: Container,
+}
+
+/// What becomes of what a service writes, beside the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    /// How many bytes of it are kept in memory, the last ones.
+    pub size: u64,
 }
 
 /// A container: a process, its root and what it may do. Knows nothing of services.

@@ -7,10 +7,10 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Awaited, Backoff, Capabilities, Condition, Container, Dependency, Device, GiveUp, Health, Ids, Kind,
-    Limits, Manifest, Memory, Mount, Name, Namespace, Network, OnFailure, OnUnhealthy, Probe, Profile,
-    Program, Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy, Seccomp, Service, Socket, Stop,
-    Sysctl, Then, UNLIMITED, User, Wait, Watchdog,
+    Awaited, Backoff, Capabilities, Condition, Container, Control, Dependency, Device, GiveUp, Health, Ids,
+    Kind, Limits, Logging, Manifest, Memory, Mount, Name, Namespace, Network, OnFailure, OnUnhealthy, Probe,
+    Profile, Program, Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy, Seccomp, Service,
+    Socket, Stop, Sysctl, Then, UNLIMITED, User, Wait, Watchdog,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,13 +20,13 @@ const GOLDEN: &str = r#"
 {"version":5,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
-"network":"dhcp","watchdog":{"armed":{"timeout":60}},
+"network":"dhcp","watchdog":{"armed":{"timeout":60}},"control":{"exec":true},
 "services":[
 {"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"depends_on":[],"wait_for":[],
 "ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
 "restart":{"policy":"on-failure","prevented_by":[125],
 "backoff":{"first_ms":100,"factor":2,"cap_ms":30000,"jitter_percent":0,"reset_ms":60000},"give_up":null},
-"stop":{"signal":15,"grace_ms":10000},
+"stop":{"signal":15,"grace_ms":10000},"logging":{"size":65536},
 "container":{"layers":[1],"read_only":true,"hostname":"migrate",
 "argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":1531,"held":1531},"network":"machine","pid":"own","ipc":"own",
@@ -37,7 +37,7 @@ const GOLDEN: &str = r#"
 "ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
 "restart":{"policy":"never","prevented_by":[125],
 "backoff":{"first_ms":100,"factor":2,"cap_ms":30000,"jitter_percent":0,"reset_ms":60000},"give_up":null},
-"stop":{"signal":9,"grace_ms":0},
+"stop":{"signal":9,"grace_ms":0},"logging":{"size":65536},
 "container":{"layers":[1],"read_only":true,"hostname":"warm-up",
 "argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own","ipc":"own",
@@ -55,7 +55,7 @@ const GOLDEN: &str = r#"
 "restart":{"policy":"always","prevented_by":[],
 "backoff":{"first_ms":1,"factor":3,"cap_ms":9,"jitter_percent":20,"reset_ms":60000},
 "give_up":{"after":10,"within_ms":300000,"then":"poweroff"}},
-"stop":{"signal":3,"grace_ms":90000},
+"stop":{"signal":3,"grace_ms":90000},"logging":{"size":65536},
 "container":{"layers":[0,2,1],"read_only":false,"hostname":"front",
 "argv":["/bin/web","--name=\"é\""],"env":["PATH=/bin","EMPTY="],"cwd":"/srv","ids":"machine",
 "user":{"uid":33,"gid":34,"groups":[4,50]},
@@ -102,6 +102,8 @@ fn profile(capabilities: u64) -> Profile {
 const BACKOFF: Backoff =
     Backoff { first_ms: 100, factor: 2, cap_ms: 30_000, jitter_percent: 0, reset_ms: 60_000 };
 
+const LOGGING: Logging = Logging { size: 64 << 10 };
+
 /// A oneshot with as little as a service can have.
 fn oneshot(
     called: &str,
@@ -120,6 +122,7 @@ fn oneshot(
         watchdog_ms: 0,
         restart: Restart { policy, prevented_by: vec![125], backoff: BACKOFF, give_up: None },
         stop,
+        logging: LOGGING,
         container: Container {
             layers: vec![1],
             read_only: true,
@@ -195,6 +198,7 @@ fn web() -> Service {
             give_up: Some(GiveUp { after: 10, within_ms: 300_000, then: Then::Poweroff }),
         },
         stop: Stop { signal: 3, grace_ms: 90_000 },
+        logging: LOGGING,
         container: Container {
             layers: vec![0, 2, 1],
             read_only: false,
@@ -259,6 +263,7 @@ fn sample() -> Manifest {
             .into(),
         network: Network::Dhcp,
         watchdog: Watchdog::Armed { timeout: 60 },
+        control: Control { exec: true },
         services: vec![
             oneshot("migrate", OnFailure::AbortBoot, RestartPolicy::OnFailure, gently, 1531),
             oneshot("warm-up", OnFailure::Ignore, RestartPolicy::Never, at_once, 0),

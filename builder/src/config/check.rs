@@ -10,6 +10,7 @@ use manifest::Name;
 
 use super::graph;
 use super::limits;
+use super::logging;
 use super::problem::{Problem, suggestion};
 use super::profile::{self, Profile};
 use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, RawWatchdog, Variables};
@@ -61,6 +62,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     let kernel = check.kernel(raw.kernel, &base);
     let watchdog = check.watchdog(raw.watchdog);
     let layers = check.layers(raw.layers);
+    let control = manifest::Control { exec: raw.control.exec.is_none_or(|exec| exec.value) };
     let mut services: Vec<At<Service>> = Vec::new();
     let tables =
         [(raw.oneshots, Table::Oneshot), (raw.services, Table::Service), (raw.shutdowns, Table::Shutdown)];
@@ -87,7 +89,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     check.port_collisions(&services);
     let services = services.into_iter().map(|service| service.value).collect();
     let files = files.into_iter().map(|file| file.value).collect();
-    Some(Config { name: name?, kernel: kernel?, watchdog, layers, services, files, base })
+    Some(Config { name: name?, kernel: kernel?, watchdog, control, layers, services, files, base })
 }
 
 /// A size that clusters of layers can have.
@@ -299,6 +301,7 @@ impl Check<'_> {
         let volumes = self.each(&path, "volumes", raw.volumes, |text| text.parse());
         let devices = self.each(&path, "devices", raw.devices, |text| value::device(text));
         let limits = limits::check(raw.limits, &path, self);
+        let logging = logging::check(raw.logging, &path, self);
         let userns = raw.userns.and_then(|userns| {
             self.value(&userns.span, format!("{path}.userns"), value::userns(&userns.value))
         });
@@ -330,6 +333,8 @@ impl Check<'_> {
             profile,
             hostname,
             supervision,
+            control: raw.control.is_some_and(|control| control.value),
+            logging,
             stop_signal,
             stop_grace_period: grace.unwrap_or(DEFAULT_GRACE_PERIOD),
         })

@@ -7,6 +7,7 @@ mod check;
 mod document;
 mod graph;
 mod limits;
+mod logging;
 mod problem;
 mod profile;
 mod raw;
@@ -37,6 +38,8 @@ pub struct Config {
     pub kernel: Kernel,
     /// How long PID 1 may not be heard of until the machine reboots; none for ever.
     pub watchdog: Option<Duration>,
+    /// What may be done to it from outside.
+    pub control: manifest::Control,
     /// How its images are stored.
     pub layers: Layers,
     /// Oneshots in the order in which they are written, then services in theirs, then those of the shutdown.
@@ -141,6 +144,10 @@ pub struct Service {
     pub hostname: Option<Name>,
     /// What it waits for, when it is ready and healthy, and what follows its end.
     pub supervision: Supervision,
+    /// Whether it may use the machine's control channel.
+    pub control: bool,
+    /// What becomes of what it writes.
+    pub logging: manifest::Logging,
     /// Replaces the image's `StopSignal`.
     pub stop_signal: Option<i32>,
     /// From the stop signal to the kill.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::Table as Kind;
 use super::document::{Node, Table, Value};
 use super::limits::RawLimits;
+use super::logging::RawLogging;
 use super::problem::{Problem, suggestion};
 use super::profile::RawProfile;
 use super::supervision::{RawSupervision, hint};
@@ -63,6 +64,10 @@ const OTHER_SPELLINGS: &[(&str, &str)] = &[
     ("onshutdown", "shutdown"),
     ("timeout-stop", "stop-grace-period"),
     ("userns-mode", "userns"),
+    ("log-opt", "logging"),
+    ("log-driver", "logging"),
+    ("log", "logging"),
+    ("max-size", "size"),
     // systemd's, whose words have no hyphens once they are in lower case.
     ("execstart", "command"),
     ("killsignal", "stop-signal"),
@@ -102,6 +107,7 @@ pub struct Raw {
     pub kernel: RawKernel,
     pub watchdog: RawWatchdog,
     pub layers: RawLayers,
+    pub control: RawControl,
     pub services: Vec<At<RawService>>,
     pub oneshots: Vec<At<RawService>>,
     pub shutdowns: Vec<At<RawService>>,
@@ -122,6 +128,12 @@ pub struct RawKernel {
 #[derive(Debug, Default)]
 pub struct RawWatchdog {
     pub timeout: Option<At<String>>,
+}
+
+/// `[control]`.
+#[derive(Debug, Default)]
+pub struct RawControl {
+    pub exec: Option<At<bool>>,
 }
 
 /// `[layers]`.
@@ -164,6 +176,8 @@ pub struct RawService {
     pub profile: RawProfile,
     pub hostname: Option<At<String>>,
     pub supervision: RawSupervision,
+    pub control: Option<At<bool>>,
+    pub logging: RawLogging,
     pub stop_signal: Option<At<Scalar>>,
     pub stop_grace_period: Option<At<String>>,
 }
@@ -200,6 +214,7 @@ impl Raw {
             .table("watchdog", |fields| RawWatchdog { timeout: fields.take("timeout") })
             .unwrap_or_default();
         let layers = fields.table("layers", RawLayers::read).unwrap_or_default();
+        let control = fields.table("control", |fields| RawControl { exec: fields.take("exec") });
         let mut tables =
             |key, kind| fields.named_tables(key, |name, fields| RawService::read(name, kind, fields));
         let services = tables("service", Kind::Service);
@@ -207,7 +222,8 @@ impl Raw {
         let shutdowns = tables("shutdown", Kind::Shutdown);
         let files = fields.list_of_tables("file", RawFile::read);
         fields.finish();
-        Self { name, kernel, watchdog, layers, services, oneshots, shutdowns, files }
+        let control = control.unwrap_or_default();
+        Self { name, kernel, watchdog, layers, control, services, oneshots, shutdowns, files }
     }
 }
 
@@ -258,6 +274,8 @@ impl RawService {
             profile: RawProfile::read(fields),
             hostname: fields.take("hostname"),
             supervision: RawSupervision::read(kind, fields),
+            control: fields.take("control"),
+            logging: fields.table("logging", RawLogging::read).unwrap_or_default(),
             stop_signal: fields.take("stop-signal"),
             stop_grace_period: fields.take("stop-grace-period"),
         }

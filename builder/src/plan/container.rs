@@ -69,6 +69,7 @@ pub fn merge(
             .map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         restart: service.supervision.restart.clone(),
         stop: Stop { signal, grace_ms },
+        logging: service.logging,
         container,
     })
 }
@@ -78,7 +79,12 @@ fn sockets(service: &Service) -> Vec<Socket> {
         source: format!("{}/{}", path::NOTIFY, service.name),
         target: path::NOTIFY_TARGET.to_owned(),
     };
-    if supervision::notifies(service) { vec![notify] } else { Vec::new() }
+    let control = Socket {
+        source: format!("{}/{}", path::CONTROL, service.name),
+        target: manifest::control::TARGET.to_owned(),
+    };
+    let notify = supervision::notifies(service).then_some(notify);
+    notify.into_iter().chain(service.control.then_some(control)).collect()
 }
 
 /// Refuses users and groups that a range of ids has no number for, or whose number an image's own files have made too

@@ -210,6 +210,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
         seccomp: programs.into_list(),
         network: Network::Dhcp,
         watchdog: watchdog(config.watchdog),
+        control: config.control,
         services,
     };
     let mut cmdline = CMDLINE.join(" ");

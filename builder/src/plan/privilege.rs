@@ -78,6 +78,11 @@ fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {
             privileges.push(privilege(Some("seccomp"), what));
         }
     }
+    if service.control {
+        let may =
+            "stops and starts every service, and runs programs in them: has the machine's control channel";
+        privileges.push(privilege(Some("control"), may.to_owned()));
+    }
     for device in &supervised.container.devices {
         privileges.push(privilege(Some("devices"), format!("may use {}", device.source)));
     }

@@ -63,8 +63,9 @@ impl fmt::Display for Shortage {
 }
 
 impl Parent {
-    /// Makes it for `containers`, and keeps from them what init needs to start and to end them.
-    pub fn make<'a>(containers: impl Iterator<Item = &'a Container> + Clone) -> Result<Self> {
+    /// Makes it for `containers`, and keeps from them what init needs to start and to end them, and `kept` bytes of memory
+    /// for what else it has to do.
+    pub fn make<'a>(containers: impl Iterator<Item = &'a Container> + Clone, kept: u64) -> Result<Self> {
         make_folder(PARENT)?;
         let root = open("/sys/fs/cgroup".to_owned())?;
         let parent = open(PARENT.to_owned())?;
@@ -76,7 +77,7 @@ impl Parent {
             share_disks(&root)?;
         }
         let machine = Machine::look()?;
-        write(&parent, "memory.max", &machine.memory_for_all().to_string())?;
+        write(&parent, "memory.max", &machine.memory_for_all(kept).to_string())?;
         write(&parent, "pids.max", &machine.processes_for_all().to_string())?;
         // What is reserved for a child is reserved for its parent first, or does not hold.
         let reserved: u64 = limits.map(|limits| limits.memory_reservation).fold(0, u64::saturating_add);
@@ -227,10 +228,10 @@ impl Machine {
 
     /// A sixteenth of the memory is enough for init, the children between clone and exec, and what the kernel
     /// needs for both.
-    fn memory_for_all(self) -> u64 {
+    fn memory_for_all(self, kept: u64) -> u64 {
         const LEAST: u64 = 16 << 20;
         const MOST: u64 = 128 << 20;
-        let reserve = (self.memory / 16).clamp(LEAST, MOST);
+        let reserve = (self.memory / 16).clamp(LEAST, MOST).saturating_add(kept);
         // Where hardly anything is left, services fail rather than init.
         self.available.saturating_sub(reserve).max(self.available / 2)
     }
@@ -387,7 +388,7 @@ mod tests {
         for (memory, available, expected) in
             [(512, 400, 368), (256, 60, 44), (65_536, 65_000, 64_872), (96, 20, 10)]
         {
-            let all = machine(memory << 20, available << 20).memory_for_all();
+            let all = machine(memory << 20, available << 20).memory_for_all(0);
             assert_eq!(all >> 20, expected, "{memory} {available}");
         }
         assert_eq!(machine(0, 0).processes_for_all(), 3500);

@@ -39,16 +39,16 @@ impl Output {
         self.reader.as_fd()
     }
 
-    /// Reads once, and passes on every line that is complete. Returns whether there was anything.
-    pub fn read(&mut self, buffer: &mut [u8], say: &mut dyn FnMut(Line<'_>)) -> bool {
+    /// Reads once, and passes on every line that is complete. Returns how many bytes there were.
+    pub fn read(&mut self, buffer: &mut [u8], say: &mut dyn FnMut(Line<'_>)) -> usize {
         loop {
             return match read(&self.reader, buffer) {
                 Ok(length) => {
                     split(&mut self.unfinished, buffer.get(..length).unwrap_or_default(), say);
-                    length > 0
+                    length
                 }
                 Err(Errno::EINTR) => continue,
-                Err(_) => false,
+                Err(_) => 0,
             };
         }
     }
