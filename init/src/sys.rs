@@ -87,16 +87,21 @@ pub fn give_back_memory() {
 
 /// Strings as `execve` takes them: made in advance, so that nothing is allocated between clone and exec.
 pub struct Strings {
-    /// Null-terminated; each pointer leads into `_owned`, whose buffers never move.
+    /// Null-terminated; each pointer leads into `owned`, whose buffers never move.
     pointers: Vec<*const c_char>,
-    _owned: Vec<CString>,
+    owned: Vec<CString>,
 }
 
 impl Strings {
     /// Takes the strings, in their order.
     pub fn new(owned: Vec<CString>) -> Self {
         let pointers = owned.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
-        Self { pointers, _owned: owned }
+        Self { pointers, owned }
+    }
+
+    /// The strings, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
+        self.owned.iter().map(CString::as_c_str)
     }
 }
 

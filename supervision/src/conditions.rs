@@ -127,6 +127,13 @@ impl Conditions {
         self.verdict(&service.waits, since, now)
     }
 
+    /// What a service still waits for.
+    pub fn missing(&self, service: &Service) -> Vec<Index> {
+        let Run::Awaiting { since, .. } = service.run else { return Vec::new() };
+        let waits = service.waits.iter().map(|wait| wait.condition);
+        waits.filter(|&condition| self.holds(condition, since) != Some(true)).collect()
+    }
+
     /// Whether it holds, as far as that was seen since then.
     fn holds(&self, condition: Index, since: Duration) -> Option<bool> {
         let (holds, at) = (*self.seen.get(condition)?)?;

@@ -41,6 +41,12 @@ pub fn verdict(services: &[Service], dependencies: &[Dependency]) -> Verdict {
     verdict
 }
 
+/// Those of `dependencies` that a service with them still waits for.
+pub fn unmet(services: &[Service], dependencies: &[Dependency]) -> Vec<Index> {
+    let is_unmet = |edge: &&Dependency| matches!(progress(services, edge), Progress::Underway);
+    dependencies.iter().filter(is_unmet).map(|edge| edge.service).collect()
+}
+
 enum Progress {
     Met,
     Underway,

@@ -77,6 +77,21 @@ impl State {
         Conditions::awaited_since(&self.services)
     }
 
+    /// What of the machine a service waits for.
+    pub fn missing(&self, index: Index) -> Vec<&Awaited> {
+        let missing = self.services.get(index).map(|service| self.conditions.missing(service));
+        missing.into_iter().flatten().filter_map(|condition| self.conditions.all().get(condition)).collect()
+    }
+
+    /// Whom a service waits for.
+    pub fn unmet(&self, index: Index) -> Vec<Index> {
+        self.services
+            .get(index)
+            .filter(|service| service.run == Run::Waiting)
+            .map(|service| graph::unmet(&self.services, &service.rules.depends_on))
+            .unwrap_or_default()
+    }
+
     /// Whether the machine is about to end.
     pub fn is_ending(&self) -> bool {
         !matches!(self.phase, Phase::Up { .. })

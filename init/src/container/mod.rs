@@ -18,6 +18,7 @@ mod seccomp;
 mod settings;
 mod socket;
 mod terminal;
+mod usage;
 mod user_namespace;
 mod volume;
 
@@ -40,6 +41,7 @@ pub use failure::{Failure, Step};
 pub use ids::IdRange;
 pub use running::{Running, enter};
 pub use seccomp::Filter;
+pub use usage::Usage;
 
 use credentials::Rights;
 use ids::Ids;
@@ -156,6 +158,16 @@ impl Launch {
         })
     }
 
+    /// Its first process's program, and what it may do.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The user of its first process, as the machine knows it.
+    pub fn owner(&self) -> (Uid, Gid) {
+        self.ids.outside(self.process.uid, self.process.gid)
+    }
+
     /// Whether the container has mounts that may have to be written back when it has ended.
     pub fn has_volumes(&self) -> bool {
         self.root.has_volumes()
@@ -193,7 +205,7 @@ impl Process {
             }
         };
         Ok(Self {
-            programs: programs(container)?,
+            programs: programs(container.argv.first().map(String::as_str), &container.env)?,
             arguments: Strings::new(texts(&container.argv)?),
             environment: Strings::new(texts(&container.env)?),
             cwd: text(&container.cwd)?,
@@ -204,6 +216,29 @@ impl Process {
             oom_score_adj: container.limits.oom_score_adj.to_string(),
             resources: container.limits.resources.clone(),
             filter,
+        })
+    }
+
+    /// Another process of the same container: the same but for its command, variables that are added to the environment or
+    /// replace others in it, and its working directory if one is given.
+    pub fn other(&self, argv: &[String], variables: &[String], cwd: Option<&str>) -> Result<Self> {
+        let name = |variable: &str| variable.split('=').next().map(str::to_owned);
+        let mut env: Vec<String> =
+            self.environment.iter().map(|variable| variable.to_string_lossy().into_owned()).collect();
+        env.retain(|old| !variables.iter().any(|new| name(new) == name(old)));
+        env.extend_from_slice(variables);
+        Ok(Self {
+            programs: programs(argv.first().map(String::as_str), &env)?,
+            arguments: Strings::new(texts(argv)?),
+            environment: Strings::new(texts(&env)?),
+            cwd: cwd.map_or_else(|| Ok(self.cwd.clone()), text)?,
+            uid: self.uid,
+            gid: self.gid,
+            groups: self.groups.clone(),
+            rights: self.rights,
+            oom_score_adj: self.oom_score_adj.clone(),
+            resources: self.resources.clone(),
+            filter: self.filter.clone(),
         })
     }
 
@@ -320,15 +355,15 @@ fn groups(user: &manifest::User) -> Vec<Gid> {
 }
 
 /// The paths to try, as execvp(3) would. A `PATH` that is not set means the usual folders.
-fn programs(container: &Container) -> Result<Vec<CString>> {
+fn programs(program: Option<&str>, env: &[String]) -> Result<Vec<CString>> {
     const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let Some(program) = container.argv.first() else {
+    let Some(program) = program else {
         return Err(Error::said("start", "", "it names no program"));
     };
     if program.contains('/') {
         return Ok(vec![text(program)?]);
     }
-    let path = container.env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(USUAL);
+    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(USUAL);
     path.split(':')
         .map(|folder| if folder.is_empty() { text(program) } else { text(&format!("{folder}/{program}")) })
         .collect()
@@ -391,10 +426,11 @@ mod tests {
 
     #[test]
     fn a_program_without_a_slash_is_looked_for_in_path() {
-        let paths = programs(&container()).unwrap();
+        let env = container().env;
+        let paths = programs(Some("nginx"), &env).unwrap();
         assert_eq!(paths, [c"/usr/bin/nginx".to_owned(), c"nginx".to_owned(), c"/opt/nginx".to_owned()]);
-        let direct = Container { argv: vec!["./run".to_owned()], ..container() };
-        assert_eq!(programs(&direct).unwrap(), [c"./run".to_owned()]);
+        assert_eq!(programs(Some("./run"), &env).unwrap(), [c"./run".to_owned()]);
+        assert!(programs(None, &env).is_err());
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use manifest::Manifest;
+use manifest::control::TARGET;
+use manifest::{Manifest, Name};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -12,6 +13,7 @@ use supervision::{Event, Index, Outcome, Power, Rules, State};
 
 use super::buttons::Button;
 use super::conditions::Conditions;
+use super::control::Control;
 use super::history::History;
 use super::notify::Word;
 use super::output::{Line, READ_SIZE};
@@ -63,6 +65,7 @@ impl From<Duration> for Times {
 
 /// The supervised machine, with everything that it waits for.
 pub struct Supervisor {
+    pub(super) name: Name,
     pub(super) state: State,
     pub(super) services: Vec<Supervised>,
     pub(super) epoll: Epoll,
@@ -74,6 +77,7 @@ pub struct Supervisor {
     pub(super) console: Console,
     pub(super) console_is_watched: bool,
     pub(super) history: History,
+    pub(super) control: Control,
     /// Every container's standard input.
     pub(super) null: OwnedFd,
     pub(super) times: Times,
@@ -109,9 +113,15 @@ impl Supervisor {
             }
             services.push(Supervised::prepare(service, &filters, &parent)?);
         }
+        let controlling = manifest
+            .services
+            .iter()
+            .filter(|service| service.container.sockets.iter().any(|socket| socket.target == TARGET));
+        let control = Control::new(manifest.control.exec, controlling.map(|service| &service.name), &epoll)?;
         // Chance is for jitter only.
         let state = State::new(manifest.services.iter().map(Rules::of), nanoseconds(clock::now()));
         let supervisor = Self {
+            name: manifest.name.clone(),
             state,
             services,
             epoll,
@@ -123,6 +133,7 @@ impl Supervisor {
             console,
             console_is_watched: false,
             history: History::default(),
+            control,
             null: null.into(),
             times,
             buffer: vec![0; READ_SIZE],
@@ -164,10 +175,11 @@ impl Supervisor {
             self.console.flush();
             self.watch_console();
             // Nothing but a signal could fail it, and signals are blocked: all arguments are ours.
-            let count = self.epoll.wait(&mut events, self.timeout()).unwrap_or(0);
+            let timeout = if self.serve() { EpollTimeout::ZERO } else { self.timeout() };
+            let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             for event in events.iter().take(count) {
                 if let Some(source) = Source::decode(event.data()) {
-                    self.attend(source);
+                    self.attend(source, event.events());
                 }
             }
             let now = clock::now();
@@ -186,8 +198,13 @@ impl Supervisor {
     /// Until the next deadline, rounded up: a wake-up just before it would be one too many.
     fn timeout(&self) -> EpollTimeout {
         let watchdog = self.watchdog.as_ref().map(Watchdog::deadline);
-        let deadlines =
-            [self.state.deadline(), self.conditions.deadline(), self.network.deadline(), watchdog];
+        let deadlines = [
+            self.state.deadline(),
+            self.conditions.deadline(),
+            self.network.deadline(),
+            self.control.deadline(),
+            watchdog,
+        ];
         let Some(deadline) = deadlines.into_iter().flatten().min() else { return EpollTimeout::NONE };
         let milliseconds = deadline.saturating_sub(clock::now()).as_nanos().div_ceil(1_000_000);
         // A time-out that is too long to be one ends early, and the loop comes back here.
@@ -213,7 +230,7 @@ impl Supervisor {
         self.console_is_watched = pending && changed.is_ok();
     }
 
-    fn attend(&mut self, source: Source) {
+    fn attend(&mut self, source: Source, seen: EpollFlags) {
         match source {
             Source::Signals => self.read_signals(),
             // It is flushed before each wait.
@@ -226,6 +243,13 @@ impl Supervisor {
             Source::Start(index) => self.read_status(index),
             Source::Notify(index) => self.read_notify(index),
             Source::Ready(index) => self.read_ready(index),
+            Source::Listener(place) => self.control.wake_listener(place),
+            Source::Client(place) => {
+                let is_gone = seen.contains(EpollFlags::EPOLLHUP);
+                self.control.wake_client(place, is_gone, &self.epoll);
+            }
+            // It is asked before each wait.
+            Source::Exec(_) => {}
         }
     }
 
@@ -252,6 +276,9 @@ impl Supervisor {
                 self.apply(Event::Answered { service, passed: outcome == Outcome::Code(0) });
                 continue;
             }
+            if self.control.reaped(pid, outcome) {
+                continue;
+            }
             let pid = supervision::Pid(pid.as_raw());
             if let Some(index) = self.state.service_of(pid) {
                 self.read_status(index);
@@ -267,7 +294,7 @@ impl Supervisor {
     }
 
     /// Begins the machine's end, unless it has begun.
-    fn stop(&mut self, cause: &str, power: Power) {
+    pub(super) fn stop(&mut self, cause: &str, power: Power) {
         if self.times.stop.is_none() {
             self.console.say(format_args!("asked to end by {cause}"));
         }

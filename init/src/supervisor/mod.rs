@@ -4,6 +4,7 @@ mod act;
 mod ask;
 mod buttons;
 mod conditions;
+mod control;
 mod history;
 mod main_loop;
 mod notify;

@@ -62,6 +62,11 @@ impl Output {
     }
 }
 
+/// A line as the console has it.
+pub fn escaped(line: &[u8]) -> String {
+    Line(line).to_string()
+}
+
 /// Cuts `bytes` into lines, the first of which continues `unfinished`.
 fn split(unfinished: &mut Vec<u8>, bytes: &[u8], say: &mut dyn FnMut(Line<'_>)) {
     for piece in bytes.split_inclusive(|&byte| byte == b'\n') {

@@ -36,7 +36,7 @@ struct Piece {
 }
 
 /// A place in all that a service has ever written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Cursor {
     /// Bytes before it.
     offset: u64,
@@ -154,6 +154,11 @@ impl Ring {
         cursor.offset = from.offset + text.len() as u64 + u64::from(is_ended);
         cursor.line = from.line + u64::from(is_ended);
         Some(Entry { time, dropped, text })
+    }
+
+    /// When the line at `cursor` was read, if there is one.
+    pub fn peek(&self, mut cursor: Cursor, partial: bool) -> Option<Duration> {
+        self.next(&mut cursor, partial).map(|entry| entry.time)
     }
 
     /// When the byte was read before which so many were written.

@@ -21,6 +21,12 @@ pub enum Source {
     Notify(Index),
     /// Where this service says that it is ready.
     Ready(Index),
+    /// Clients of the control channel that wait at this socket.
+    Listener(usize),
+    /// This client of the control channel.
+    Client(usize),
+    /// The program that runs for a client, at this place.
+    Exec(usize),
 }
 
 impl Source {
@@ -35,6 +41,9 @@ impl Source {
             Self::Start(index) => (5, index),
             Self::Notify(index) => (6, index),
             Self::Ready(index) => (7, index),
+            Self::Listener(place) => (8, place),
+            Self::Client(place) => (9, place),
+            Self::Exec(place) => (10, place),
         };
         kind << 32 | u64::try_from(index).unwrap_or_default() & u64::from(u32::MAX)
     }
@@ -51,6 +60,9 @@ impl Source {
             5 => Self::Start(index),
             6 => Self::Notify(index),
             7 => Self::Ready(index),
+            8 => Self::Listener(index),
+            9 => Self::Client(index),
+            10 => Self::Exec(index),
             _ => return None,
         })
     }
@@ -71,6 +83,9 @@ mod tests {
             Source::Start(70_000),
             Source::Notify(3),
             Source::Ready(4),
+            Source::Listener(1),
+            Source::Client(32),
+            Source::Exec(0),
         ] {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }

@@ -1,0 +1,467 @@
+//! The control channel: whoever may talk to the machine, and what comes of it.
+//!
+//! The loop calls [`Supervisor::serve`] before it waits. It does a bounded piece for each client and says whether there is more to
+//! do at once, so that no client holds up another one or a service.
+
+mod answer;
+mod connection;
+mod exec;
+mod session;
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use manifest::control::{self, Answer, Ask, PORT, REQUEST_MAX, Request, VERSION};
+use manifest::path::CONTROL;
+use manifest::{Name, control::Order};
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::unistd::Pid;
+use supervision::{Event, Index, Outcome, Power};
+
+use super::main_loop::Supervisor;
+use super::source::Source;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::mounts::make_folder;
+use crate::ports;
+use answer::View;
+use connection::{Connection, Line};
+use exec::Exec;
+use session::{Next, Session, Work};
+
+/// How many clients there can be at a time, beside the host's.
+const CONNECTIONS: usize = 32;
+/// How many answers may be underway on one connection.
+const SESSIONS: usize = 64;
+/// How many programs clients may run at a time.
+const EXECS: usize = 32;
+/// How many lines of one client are answered in a turn, and how many parts of answers are made.
+const PARTS: usize = 256;
+/// From the first look for the host's port to the next; each further pause is twice as long.
+const PORT_FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// With a longer pause the port is not looked for any more: its announcement has had ten seconds.
+const PORT_LAST_PAUSE: Duration = Duration::from_secs(6);
+
+/// All clients.
+#[derive(Default)]
+pub struct Control {
+    /// Whether programs can be run.
+    exec: bool,
+    /// The host's port, once it is there, has the first place.
+    clients: Vec<Option<Client>>,
+    listeners: Vec<Listener>,
+    execs: Vec<Option<Exec>>,
+    /// When the port is looked for next, and how long after that.
+    port: Option<(Duration, Duration)>,
+}
+
+/// A connection and what it has asked for.
+struct Client {
+    connection: Connection,
+    sessions: Vec<Session>,
+    /// Whether it is the host's port, which is never closed.
+    is_port: bool,
+}
+
+/// Where the clients of one service connect.
+struct Listener {
+    socket: UnixListener,
+    is_waiting: bool,
+}
+
+impl Control {
+    /// Makes the sockets of `services`.
+    pub fn new<'a>(exec: bool, services: impl Iterator<Item = &'a Name>, epoll: &Epoll) -> Result<Self> {
+        let mut listeners = Vec::new();
+        for name in services {
+            make_folder(CONTROL)?;
+            let path = format!("{CONTROL}/{name}");
+            let failed = |error: std::io::Error| Error::io("make the socket", path.clone(), &error);
+            let socket = UnixListener::bind(&path).map_err(failed)?;
+            socket.set_nonblocking(true).map_err(failed)?;
+            // The service's users are not the machine's. Nobody else sees the socket.
+            fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(failed)?;
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            epoll
+                .add(&socket, EpollEvent::new(flags, Source::Listener(listeners.len()).encode()))
+                .map_err(|errno| Error::new("watch", path.clone(), errno))?;
+            listeners.push(Listener { socket, is_waiting: false });
+        }
+        let port = Some((clock::now(), PORT_FIRST_PAUSE));
+        Ok(Self { exec, clients: vec![None], listeners, execs: Vec::new(), port })
+    }
+
+    /// When something has to be done even if nobody says anything.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.port.map(|(next, _)| next)
+    }
+
+    /// Takes note of an event of a listener.
+    pub fn wake_listener(&mut self, place: usize) {
+        if let Some(listener) = self.listeners.get_mut(place) {
+            listener.is_waiting = true;
+        }
+    }
+
+    /// Takes note of an event of a connection, and whether its other side is gone.
+    pub fn wake_client(&mut self, place: usize, is_gone: bool, epoll: &Epoll) {
+        let Some(Some(client)) = self.clients.get_mut(place) else { return };
+        client.connection.wake();
+        if is_gone {
+            self.hang_up(place, epoll);
+        }
+    }
+
+    /// Takes note of the end of a process. Says whether it was a client's.
+    pub fn reaped(&mut self, pid: Pid, outcome: Outcome) -> bool {
+        let is_it = |exec: &&mut Option<Exec>| exec.as_ref().is_some_and(|exec| exec.pid() == pid);
+        let Some(exec) = self.execs.iter_mut().find(is_it) else { return false };
+        if exec.as_mut().is_some_and(|exec| exec.ended(outcome)) {
+            *exec = None;
+        }
+        true
+    }
+
+    /// Ends everything that a client has asked for, and the client itself unless it is the port.
+    fn hang_up(&mut self, place: usize, epoll: &Epoll) {
+        let Some(slot) = self.clients.get_mut(place) else { return };
+        let Some(client) = slot else { return };
+        let sessions = std::mem::take(&mut client.sessions);
+        if client.is_port {
+            client.connection.reset();
+        } else {
+            // Explicitly: see `exec`.
+            let (Ok(()) | Err(_)) = epoll.delete(client.connection.descriptor());
+            *slot = None;
+        }
+        sessions.into_iter().for_each(|session| self.cancel(&session.work, epoll));
+    }
+
+    /// What runs for a session that nobody listens to any more is killed.
+    fn cancel(&mut self, work: &Work, epoll: &Epoll) {
+        if let Work::Exec(slot) = work
+            && let Some(slot) = self.execs.get_mut(*slot)
+            && let Some(exec) = slot
+        {
+            exec.abandon(epoll);
+            if exec.has_ended() {
+                *slot = None;
+            }
+        }
+    }
+
+    /// Looks for the host's port, for a while after the boot: its announcement takes its time.
+    fn find_port(&mut self, epoll: &Epoll) {
+        let Some((next, pause)) = self.port else { return };
+        let now = clock::now();
+        if now < next {
+            return;
+        }
+        self.port = (pause < PORT_LAST_PAUSE).then_some((now + pause, pause * 2));
+        let Some(node) = ports::node(PORT) else { return };
+        let options = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(node);
+        // Somebody else has it: a service whose config says so.
+        let Ok(file) = options else { return };
+        if let Some(place) = self.clients.first_mut()
+            && watch(epoll, 0, &file).is_ok()
+        {
+            *place = Some(Client::new(file.into(), true));
+            self.port = None;
+        }
+    }
+
+    /// Takes clients that wait, as many as there is room for.
+    fn accept(&mut self, epoll: &Epoll) {
+        for listener in &mut self.listeners {
+            while listener.is_waiting {
+                let free = self.clients.iter().skip(1).position(Option::is_none).map(|place| place + 1);
+                let place = free.unwrap_or(self.clients.len());
+                if place > CONNECTIONS {
+                    return;
+                }
+                let Ok((stream, _)) = listener.socket.accept() else {
+                    listener.is_waiting = false;
+                    break;
+                };
+                if stream.set_nonblocking(true).is_err() || watch(epoll, place, &stream).is_err() {
+                    continue;
+                }
+                if place == self.clients.len() {
+                    self.clients.push(None);
+                }
+                if let Some(slot) = self.clients.get_mut(place) {
+                    *slot = Some(Client::new(stream.into(), false));
+                }
+            }
+        }
+    }
+}
+
+impl Client {
+    fn new(stream: OwnedFd, is_port: bool) -> Self {
+        Self { connection: Connection::new(stream), sessions: Vec::new(), is_port }
+    }
+
+    fn error(&mut self, id: u64, why: impl Into<String>) {
+        self.connection.send(id, Answer::Error { why: why.into() });
+    }
+
+    /// Whether nobody will miss it.
+    fn is_over(&self) -> bool {
+        let connection = &self.connection;
+        !self.is_port
+            && (connection.is_broken()
+                || connection.has_ended() && self.sessions.is_empty() && connection.is_flushed())
+    }
+}
+
+fn watch(epoll: &Epoll, place: usize, descriptor: &impl AsFd) -> nix::Result<()> {
+    let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+    epoll.add(descriptor, EpollEvent::new(flags, Source::Client(place).encode()))
+}
+
+impl Supervisor {
+    /// Does a piece of what clients want. Returns whether there is more to do at once.
+    pub(super) fn serve(&mut self) -> bool {
+        let mut control = std::mem::take(&mut self.control);
+        control.find_port(&self.epoll);
+        control.accept(&self.epoll);
+        let mut progress = false;
+        for place in 0..control.clients.len() {
+            progress |= self.serve_client(&mut control, place);
+            let is_over = |client: &Option<Client>| client.as_ref().is_some_and(Client::is_over);
+            if control.clients.get(place).is_some_and(is_over) {
+                control.hang_up(place, &self.epoll);
+                progress = true;
+            }
+        }
+        self.control = control;
+        progress
+    }
+
+    fn serve_client(&mut self, control: &mut Control, place: usize) -> bool {
+        // Out of its place, so that what it asks for can change the others.
+        let Some(mut client) = control.clients.get_mut(place).and_then(Option::take) else { return false };
+        let mut progress = client.connection.flush();
+        progress |= client.connection.read(&mut self.buffer);
+        for _ in 0..PARTS {
+            if !client.connection.has_room() {
+                break;
+            }
+            let Some(line) = client.connection.next_line() else { break };
+            progress = true;
+            match line {
+                Line::TooLong => client.error(0, format!("a request has at most {REQUEST_MAX} bytes")),
+                Line::Text(line) => match serde_json::from_slice::<Request>(&line) {
+                    Ok(request) => self.take(control, &mut client, request),
+                    Err(error) => client.error(0, format!("this is no request: {error}")),
+                },
+            }
+        }
+        progress |= self.answer(control, &mut client);
+        progress |= client.connection.flush();
+        if let Some(slot) = control.clients.get_mut(place) {
+            *slot = Some(client);
+        }
+        progress
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            name: &self.name,
+            state: &self.state,
+            services: &self.services,
+            history: &self.history,
+            times: &self.times,
+        }
+    }
+
+    /// Goes on with every answer, each a bit.
+    fn answer(&mut self, control: &mut Control, client: &mut Client) -> bool {
+        let mut progress = false;
+        let mut place = 0;
+        while place < client.sessions.len() {
+            let Some(session) = client.sessions.get_mut(place) else { break };
+            let mut is_over = false;
+            for _ in 0..PARTS {
+                if !client.connection.has_room() {
+                    break;
+                }
+                let next = match session.work {
+                    Work::Exec(slot) => self.next_of_program(control, slot),
+                    ref mut work => work.next(&self.view()),
+                };
+                match next {
+                    Next::Nothing => break,
+                    Next::Part(answer) => client.connection.send(session.id, answer),
+                    Next::End(answer) => {
+                        client.connection.send(session.id, answer);
+                        is_over = true;
+                        break;
+                    }
+                }
+                progress = true;
+            }
+            if is_over {
+                client.sessions.remove(place);
+                progress = true;
+            } else {
+                place += 1;
+            }
+        }
+        // Whoever was last has the first turn next time.
+        if client.sessions.len() > 1 {
+            client.sessions.rotate_left(1);
+        }
+        progress
+    }
+
+    fn next_of_program(&mut self, control: &mut Control, slot: usize) -> Next {
+        let Some(place) = control.execs.get_mut(slot) else { return Next::End(Answer::Done) };
+        let Some(exec) = place else { return Next::End(Answer::Done) };
+        match exec.next(&self.epoll, slot, &mut self.buffer) {
+            None => Next::Nothing,
+            Some(last @ (Answer::Exit { .. } | Answer::Error { .. })) => {
+                *place = None;
+                Next::End(last)
+            }
+            Some(answer) => Next::Part(answer),
+        }
+    }
+
+    /// Does what a line asks for, or begins to.
+    fn take(&mut self, control: &mut Control, client: &mut Client, request: Request) {
+        let Request { id, ask } = request;
+        let known = client.sessions.iter().position(|session| session.id == id);
+        match (ask, known) {
+            (Ask::Hello, _) => {
+                let sessions = std::mem::take(&mut client.sessions);
+                sessions.iter().for_each(|session| control.cancel(&session.work, &self.epoll));
+                client.connection.send(id, Answer::Hello { version: VERSION, name: self.name.clone() });
+                client.connection.send(id, Answer::Done);
+            }
+            (Ask::Cancel, Some(known)) => {
+                let session = client.sessions.remove(known);
+                control.cancel(&session.work, &self.epoll);
+                client.connection.send(id, Answer::Done);
+            }
+            // It has ended meanwhile, as its client will read.
+            (Ask::Cancel | Ask::Input { .. } | Ask::InputEnd | Ask::Resize(_) | Ask::Signal { .. }, None) => {
+            }
+            (
+                ask @ (Ask::Input { .. } | Ask::InputEnd | Ask::Resize(_) | Ask::Signal { .. }),
+                Some(known),
+            ) => {
+                let session = client.sessions.get(known);
+                if let Some(Session { work: Work::Exec(slot), .. }) = session
+                    && let Some(Some(exec)) = control.execs.get_mut(*slot)
+                    && let Err(why) = tell_program(exec, ask)
+                {
+                    control.cancel(&Work::Exec(*slot), &self.epoll);
+                    client.sessions.remove(known);
+                    client.error(id, why);
+                }
+            }
+            (_, Some(_)) => client.error(0, format!("session {id} has not ended")),
+            (_, None) if client.sessions.len() >= SESSIONS => {
+                client.error(id, format!("{SESSIONS} answers are underway already"));
+            }
+            (ask, None) => {
+                let work = self.begin(control, ask);
+                client.sessions.push(Session { id, work });
+            }
+        }
+    }
+
+    fn begin(&mut self, control: &mut Control, ask: Ask) -> Work {
+        let result = match ask {
+            Ask::Order { service, order } => self.obey(&service, order),
+            Ask::Power { power } => {
+                self.stop("the control channel", power_of(power));
+                Ok(())
+            }
+            Ask::Exec(request) => match self.run_program(control, &request) {
+                Ok(slot) => return Work::Exec(slot),
+                Err(why) => Err(why),
+            },
+            ask => match Work::begin(ask, &self.view()) {
+                Some(work) => return work,
+                None => Err("this belongs to a session".to_owned()),
+            },
+        };
+        Work::Over(match result {
+            Ok(()) => Answer::Done,
+            Err(why) => Answer::Error { why },
+        })
+    }
+
+    fn obey(&mut self, name: &Name, order: Order) -> std::result::Result<(), String> {
+        let index = self.view().find(name)?;
+        if self.state.is_ending() {
+            return Err("the machine goes down".to_owned());
+        }
+        if self.state.services().get(index).is_some_and(|service| service.is_of_shutdown()) {
+            return Err(format!("`{name}` runs when the machine goes down, and only then"));
+        }
+        let (order, word) = match order {
+            Order::Start => (supervision::Order::Start, "start"),
+            Order::Stop => (supervision::Order::Stop, "stop"),
+            Order::Restart => (supervision::Order::Restart, "restart"),
+        };
+        self.console.say(format_args!("asked to {word} `{name}` by the control channel"));
+        self.apply(Event::Order { service: index, order });
+        Ok(())
+    }
+
+    fn run_program(
+        &mut self,
+        control: &mut Control,
+        request: &control::Exec,
+    ) -> std::result::Result<usize, String> {
+        if !control.exec {
+            return Err("this machine runs no programs for others (`exec = false` in `[control]`)".to_owned());
+        }
+        exec::check(request)?;
+        let index: Index = self.view().find(&request.service)?;
+        let (Some(life), Some(service)) = (self.state.services().get(index), self.services.get(index)) else {
+            return Err(format!("no service is called `{}`", request.service));
+        };
+        let first = exec::first_process(&life.run, &request.service)?;
+        let slot = control.execs.iter().position(Option::is_none).unwrap_or(control.execs.len());
+        if slot >= EXECS {
+            return Err(format!("{EXECS} programs run for others already"));
+        }
+        let exec =
+            Exec::begin(request, service, first, (&self.epoll, slot)).map_err(|error| error.to_string())?;
+        if slot == control.execs.len() {
+            control.execs.push(None);
+        }
+        if let Some(place) = control.execs.get_mut(slot) {
+            *place = Some(exec);
+        }
+        Ok(slot)
+    }
+}
+
+fn power_of(power: control::Power) -> Power {
+    match power {
+        control::Power::Off => Power::Off,
+        control::Power::Reboot => Power::Reboot,
+        control::Power::Halt => Power::Halt,
+    }
+}
+
+fn tell_program(exec: &mut Exec, ask: Ask) -> std::result::Result<(), String> {
+    match ask {
+        Ask::Input { data } => return exec.push(&data),
+        Ask::InputEnd => exec.end_input(),
+        Ask::Resize(size) => exec.resize(size),
+        Ask::Signal { number } => exec.signal(number),
+        _ => {}
+    }
+    Ok(())
+}
