@@ -10,9 +10,11 @@ mod machine;
 mod random;
 mod rules;
 mod service;
+mod state;
 pub mod tell;
 
 pub use event::{Action, Event, Fact, Index, Order, Outcome, Pid, Power, Question};
-pub use machine::{State, step};
+pub use machine::step;
 pub use rules::Rules;
 pub use service::{Life, Next, Run, Service, Stage};
+pub use state::State;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use manifest::{Condition, Dependency, GiveUp, OnUnhealthy, Probe, RestartPolicy, Wait};
+use manifest::{Awaited, Condition, Dependency, GiveUp, OnUnhealthy, Probe, RestartPolicy, Wait};
 use proptest::prelude::*;
 
 use super::tests::{Life, MS, SECOND, health, rules, service};
 use super::*;
+use crate::rules::Rules;
 
 /// What is so in the beginning, of as many things as are waited for at the most.
 const MACHINE: [bool; 3] = [true, false, true];

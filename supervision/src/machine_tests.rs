@@ -3,6 +3,7 @@
 use manifest::{Backoff, Condition, Dependency, GiveUp, Health, OnUnhealthy, Probe, Restart, RestartPolicy};
 
 use super::*;
+use crate::rules::Rules;
 
 pub const MS: Duration = Duration::from_millis(1);
 pub const SECOND: Duration = Duration::from_secs(1);

@@ -1,9 +1,10 @@
 //! Claims about waits for the machine: its network, its clock, and paths.
 
-use manifest::{Condition, RestartPolicy, Wait};
+use manifest::{Awaited, Condition, RestartPolicy, Wait};
 
 use super::tests::{Life, MS, SECOND, after, edge, oneshot, rules, service};
 use super::*;
+use crate::rules::Rules;
 
 pub fn wait(until: Awaited) -> Wait {
     Wait { until, timeout_ms: 0, on_failure: OnFailure::Degrade }
