@@ -143,7 +143,7 @@ pub struct Size {
 }
 
 /// What a machine sends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Response {
     /// The session; 0 for an error about a line that belongs to none.
@@ -153,7 +153,7 @@ pub struct Response {
 }
 
 /// A part of an answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Answer {
     /// Who is there.
@@ -362,7 +362,7 @@ pub enum Cause {
 }
 
 /// What a machine uses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
     /// The moment of the answer.
@@ -381,8 +381,8 @@ pub struct Load {
     pub idle_us: u64,
     /// See above.
     pub iowait_us: u64,
-    /// Processes that wanted to run, averaged over the last 1, 5 and 15 minutes.
-    pub load: [f64; 3],
+    /// Processes that wanted to run, averaged over the last 1, 5 and 15 minutes, in hundredths.
+    pub load_percent: [u32; 3],
     /// Bytes that PID 1 has in memory.
     pub init_memory: u64,
 }

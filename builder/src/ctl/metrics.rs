@@ -60,9 +60,15 @@ const MACHINE: &[Family<Load>] = &[
     ("node_memory_MemAvailable_bytes", "gauge", "Memory that can be had.", |load| {
         number(load.memory_available)
     }),
-    ("node_load1", "gauge", "Processes that want to run, over a minute.", |load| load.load[0]),
-    ("node_load5", "gauge", "Processes that want to run, over 5 minutes.", |load| load.load[1]),
-    ("node_load15", "gauge", "Processes that want to run, over 15 minutes.", |load| load.load[2]),
+    ("node_load1", "gauge", "Processes that want to run, over a minute.", |load| {
+        f64::from(load.load_percent[0]) / 100.0
+    }),
+    ("node_load5", "gauge", "Processes that want to run, over 5 minutes.", |load| {
+        f64::from(load.load_percent[1]) / 100.0
+    }),
+    ("node_load15", "gauge", "Processes that want to run, over 15 minutes.", |load| {
+        f64::from(load.load_percent[2]) / 100.0
+    }),
     ("node_time_seconds", "gauge", "The machine's time.", |load| milliseconds(load.now.unix_ms)),
     ("node_boot_time_seconds", "gauge", "When the machine was started.", |load| {
         milliseconds(load.now.unix_ms) - nanoseconds(load.now.monotonic_ns)

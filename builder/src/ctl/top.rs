@@ -104,7 +104,7 @@ fn table(before: &Sample, now: &Sample) -> String {
 fn machine(before: &Load, now: &Load) -> String {
     let busy = |load: &Load| load.user_us.saturating_add(load.system_us);
     let all = |load: &Load| busy(load).saturating_add(load.idle_us).saturating_add(load.iowait_us);
-    let [one, five, fifteen] = now.load;
+    let [one, five, fifteen] = now.load_percent.map(|load| f64::from(load) / 100.0);
     let processors = if now.processors == 1 { "processor is" } else { "processors are" };
     format!(
         "{} {processors} {} busy, load {one:.2} {five:.2} {fifteen:.2}, memory {} of {}, PID 1 has {}",
@@ -153,7 +153,7 @@ pub mod tests {
             system_us: 2_000_000,
             idle_us: 2 * milliseconds * 1000,
             iowait_us: 0,
-            load: [0.5, 0.25, 0.125],
+            load_percent: [50, 25, 12],
             init_memory: 1_300_000,
         };
         Sample { load, usages: vec![usage("web", user_us), usage("db", 500_000)] }

@@ -139,8 +139,9 @@ pub fn load(view: &View<'_>) -> Answer {
     // USER_HZ is 100 on every machine that this runs on.
     let spent = |at: &[usize]| at.iter().filter_map(|&at| ticks.get(at)).sum::<u64>() * 10_000;
     let averages = read("/proc/loadavg");
-    let mut averages = averages.split_whitespace().map(|word| word.parse().unwrap_or(0.0));
-    let mut average = || averages.next().unwrap_or(0.0);
+    // Two digits after each point: see proc_loadavg(5).
+    let mut averages = averages.split_whitespace().map(|word| word.replace('.', "").parse().unwrap_or(0));
+    let mut average = || averages.next().unwrap_or(0);
     let pages = read("/proc/self/statm");
     let pages: u64 = pages.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     let processors = stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1);
@@ -154,7 +155,7 @@ pub fn load(view: &View<'_>) -> Answer {
         system_us: spent(&[2, 5, 6, 7]),
         idle_us: spent(&[3]),
         iowait_us: spent(&[4]),
-        load: [average(), average(), average()],
+        load_percent: [average(), average(), average()],
         init_memory: pages * 4096,
     })
 }
