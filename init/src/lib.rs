@@ -13,6 +13,7 @@ pub mod modules;
 pub mod mounts;
 pub mod net;
 pub mod ports;
+pub mod post_mortem;
 pub mod report;
 pub mod shutdown;
 pub mod supervisor;

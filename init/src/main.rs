@@ -9,7 +9,7 @@ use init::log::Console;
 use init::net::Network;
 use init::supervisor::{Supervisor, Times};
 use init::watchdog::Watchdog;
-use init::{boot, clock, error, fatal, layers, modules, mounts, sys, sysctl};
+use init::{boot, clock, error, fatal, layers, modules, mounts, post_mortem, sys, sysctl};
 use nix::unistd::getpid;
 
 init::entry!(first_process);
@@ -38,9 +38,10 @@ fn run() -> error::Result<Infallible> {
     modules::load(&manifest.modules, &mut console);
     sysctl::apply(&mut console);
     let watchdog = Watchdog::arm(manifest.watchdog, &mut console);
+    let previous = post_mortem::read(&mut console);
     layers::mount_all(&manifest.layers)?;
     let network = Network::begin(&manifest, &mut console)?;
-    let supervisor = Supervisor::new(&manifest, network, console, times)?;
+    let supervisor = Supervisor::new(&manifest, network, console, times, previous)?;
     drop(manifest);
     sys::give_back_memory();
 

@@ -127,9 +127,14 @@ impl Config {
     /// Lets the probe be the machine's first process, with `task`: it leaves an outsider behind (`precede`, see
     /// [`Machine::order`]) or spoils the boot manifest (`spoil`), and becomes init. `cmdline` is for the kernel.
     pub fn first_process(self, task: &str, cmdline: &str) -> Self {
+        self.first_process_with(task, cmdline, "")
+    }
+
+    /// Likewise, with further `keys` for the kernel.
+    pub fn first_process_with(self, task: &str, cmdline: &str, keys: &str) -> Self {
         let probe = made("dist-test/probe", "dist");
         self.with(&format!(
-            "[kernel]\npackage = \"linux-image-cloud-amd64\"\ncmdline = \"{cmdline} rdinit=/srv/first -- {task}\"\n\
+            "[kernel]\npackage = \"linux-image-cloud-amd64\"\ncmdline = \"{cmdline} rdinit=/srv/first -- {task}\"\n{keys}\n\
              [[file]]\npath = \"/srv/first\"\nmode = 0o755\nsource = \"{}\"\n\
              [[file]]\npath = \"/srv/orders\"\ncontents = \"\"\n",
             probe.display()

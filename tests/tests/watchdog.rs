@@ -1,6 +1,6 @@
 //! Who reboots a machine whose PID 1 is stuck, and that nobody else's machine is rebooted.
 
-use tests::{Config, Kernel, Line, Machine};
+use tests::{Config, Kernel, Line, Machine, eventually};
 
 const SRV: &str = "volumes = [\"/srv:/machine/srv\"]";
 
@@ -35,6 +35,28 @@ fn the_kernels_own_watchdog_reboots_a_machine_whose_pid_1_is_stuck() {
     let (events, output) = is_stuck(machine);
     assert!(events.iter().all(|event| event != "WATCHDOG"), "{events:?}");
     assert!(output.contains("softdog: Initiating system reboot"), "{output}");
+}
+
+#[test]
+fn the_next_boot_tells_why_the_one_before_ended() {
+    // A piece of memory that the kernel leaves alone, and that a reset does not clear.
+    let memory = "memmap=1M$0x10000000 ramoops.mem_address=0x10000000 ramoops.mem_size=0x100000 \
+                  ramoops.record_size=0x20000 ramoops.max_reason=3";
+    let machine = Config::new("post-mortem")
+        .first_process_with("precede", memory, "modules = [\"ramoops\"]")
+        .with("[watchdog]\ntimeout = \"10s\"")
+        .probe("a", SRV)
+        .device("-action", "reboot=reset")
+        .boot();
+    assert!(!machine.console().contains("the boot before"), "nothing was before");
+    machine.give_order("a", "spin");
+    eventually("it is reset", || machine.console().contains("softdog: Initiating system reboot"));
+    let sentence = "the boot before was not ended in order: softdog: Initiating system reboot";
+    eventually("the next boot tells", || machine.console().contains(sentence));
+    eventually("it goes on", || machine.console().matches("ready after").count() == 2);
+    let ended = machine.power_off();
+    assert_eq!(ended.code, 0, "{}", ended.output);
+    assert!(ended.output.contains("Power down"), "{}", ended.output);
 }
 
 #[test]

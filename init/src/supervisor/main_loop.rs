@@ -81,13 +81,21 @@ pub struct Supervisor {
     /// Every container's standard input.
     pub(super) null: OwnedFd,
     pub(super) times: Times,
+    /// How the boot before ended, if that is known.
+    pub(super) previous: Option<String>,
     /// What one reading goes to; kept, so that reading allocates nothing.
     pub(super) buffer: Vec<u8>,
 }
 
 impl Supervisor {
     /// Gets everything ready that can fail.
-    pub fn new(manifest: &Manifest, network: Network, mut console: Console, times: Times) -> Result<Self> {
+    pub fn new(
+        manifest: &Manifest,
+        network: Network,
+        mut console: Console,
+        times: Times,
+        previous: Option<String>,
+    ) -> Result<Self> {
         let failed = |errno| Error::new("prepare", "the supervisor", errno);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let mut mask: SigSet = SIGNALS.iter().map(|&(signal, _)| signal).collect();
@@ -136,6 +144,7 @@ impl Supervisor {
             control,
             null: null.into(),
             times,
+            previous,
             buffer: vec![0; READ_SIZE],
         };
         supervisor.watch_all().map_err(failed)?;

@@ -26,6 +26,8 @@ pub struct View<'a> {
     pub history: &'a History,
     /// When the machine came up.
     pub times: &'a Times,
+    /// How the boot before ended, if that is known.
+    pub previous: Option<&'a str>,
 }
 
 impl View<'_> {
@@ -186,7 +188,7 @@ pub fn boot(view: &View<'_>) -> Answer {
         init_ns: nanoseconds(view.times.init),
         supervised_ns: nanoseconds(view.times.supervised.unwrap_or_default()),
         ready_ns: view.times.ready.map(nanoseconds),
-        previous: None,
+        previous: view.previous.map(str::to_owned),
     })
 }
 

@@ -277,6 +277,7 @@ impl Supervisor {
             services: &self.services,
             history: &self.history,
             times: &self.times,
+            previous: self.previous.as_deref(),
         }
     }
 
