@@ -16,14 +16,14 @@ use super::conditions::Conditions;
 use super::control::Control;
 use super::history::History;
 use super::notify::Word;
-use super::output::{Line, READ_SIZE};
+use super::output::READ_SIZE;
 use super::reap;
 use super::source::Source;
 use super::supervised::Supervised;
 use crate::clock::{self, nanoseconds};
 use crate::container::{self, Filter, Parent, Progress};
 use crate::error::{Error, Result};
-use crate::log::Console;
+use crate::log::{Console, Line};
 use crate::net::Network;
 use crate::watchdog::Watchdog;
 

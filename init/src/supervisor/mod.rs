@@ -10,7 +10,6 @@ mod main_loop;
 mod notify;
 mod output;
 mod reap;
-mod ring;
 mod signal;
 mod source;
 mod supervised;

@@ -1,11 +1,12 @@
 //! What a service writes: read in large pieces, said line by line, and never trusted.
 
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{pipe2, read};
+
+use crate::log::Line;
 
 /// What one reading takes at most. A pipe holds four times that, and the console's buffer as well.
 pub const READ_SIZE: usize = 16 * 1024;
@@ -62,11 +63,6 @@ impl Output {
     }
 }
 
-/// A line as the console has it.
-pub fn escaped(line: &[u8]) -> String {
-    Line(line).to_string()
-}
-
 /// Cuts `bytes` into lines, the first of which continues `unfinished`.
 fn split(unfinished: &mut Vec<u8>, bytes: &[u8], say: &mut dyn FnMut(Line<'_>)) {
     for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -91,31 +87,6 @@ fn split(unfinished: &mut Vec<u8>, bytes: &[u8], say: &mut dyn FnMut(Line<'_>)) 
             say(Line(unfinished));
             unfinished.clear();
         }
-    }
-}
-
-/// One line of a service, shown so that it can do nothing to a terminal: control characters and bytes that
-/// are no UTF-8 appear as escapes. A carriage return at the end is left out.
-pub struct Line<'a>(&'a [u8]);
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.strip_suffix(b"\r").unwrap_or(self.0);
-        for chunk in text.utf8_chunks() {
-            let mut plain = chunk.valid();
-            while let Some(at) = plain.find(|c: char| c.is_control() && c != '\t') {
-                let (before, from) = plain.split_at(at);
-                f.write_str(before)?;
-                let mut characters = from.chars();
-                if let Some(control) = characters.next() {
-                    write!(f, "\\x{:02x}", u32::from(control))?;
-                }
-                plain = characters.as_str();
-            }
-            f.write_str(plain)?;
-            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
-        }
-        Ok(())
     }
 }
 
@@ -145,12 +116,6 @@ mod tests {
     fn a_line_without_an_end_is_said_in_pieces() {
         let said = lines(&[&[b'x'; 3 * LINE_MAX], b"\nnext\n"]);
         assert_eq!(said.iter().map(String::len).collect::<Vec<_>>(), [LINE_MAX, LINE_MAX, LINE_MAX, 4]);
-    }
-
-    #[test]
-    fn nothing_that_moves_a_cursor_reaches_the_terminal() {
-        assert_eq!(lines(&[b"\x1b[2J\x07a\tb\x7f\xff\xc2\x9b31m"]), ["\\x1b[2J\\x07a\tb\\x7f\\xff\\x9b31m"]);
-        assert_eq!(lines(&["größer".as_bytes()]), ["größer"]);
     }
 
     proptest! {

@@ -10,9 +10,9 @@ use nix::unistd::Pid;
 use super::history::{End, Story};
 use super::notify::Notify;
 use super::output::Output;
-use super::ring::Ring;
 use crate::container::{Filter, Group, Launch, Parent, Process};
 use crate::error::{Error, Result};
+use crate::log::ring::Ring;
 
 /// A service.
 pub(super) struct Supervised {

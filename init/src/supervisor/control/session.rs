@@ -5,8 +5,8 @@ use manifest::control::{Answer, Ask, Log};
 use supervision::Index;
 
 use super::answer::{self, View};
-use crate::supervisor::output::escaped;
-use crate::supervisor::ring::Cursor;
+use crate::log::Line;
+use crate::log::ring::Cursor;
 
 /// One answer that is underway.
 pub struct Session {
@@ -153,7 +153,7 @@ fn next_line(parts: &mut [Part], follow: bool, view: &View<'_>) -> Option<Log> {
         service: service.name.clone(),
         now: view.moment(entry.time),
         dropped: entry.dropped,
-        text: escaped(&entry.text),
+        text: Line(&entry.text).to_string(),
     })
 }
 

@@ -71,7 +71,7 @@ impl Console {
 
     /// Says something in the name of the service `who`, with the next [`flush`](Self::flush): a flood of
     /// lines is not to be a flood of system calls. The text has no control characters: see
-    /// `supervisor::output`.
+    /// [`Line`](super::Line).
     pub fn line(&mut self, who: &str, text: impl fmt::Display) {
         if self.pending.len() <= RESUME_AT {
             self.loudest.clear();

@@ -1,0 +1,8 @@
+//! What the machine and its services say: where it is kept, and how it is shown.
+
+mod console;
+mod line;
+pub mod ring;
+
+pub use console::Console;
+pub use line::Line;
