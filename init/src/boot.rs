@@ -84,6 +84,10 @@ const DESCRIPTORS: u64 = 65_536;
 /// Settings of the running kernel: the machine's name, what a key press does, what the kernel says on the
 /// console. None of them is worth a boot.
 pub fn tune(manifest: &Manifest, console: &mut Console) {
+    let words = words();
+    if words.iter().any(|word| word == manifest::COLOUR) {
+        console.paint();
+    }
     let results = [
         sethostname(manifest.name.as_str()).map_err(|errno| Error::new("set", "hostname", errno)),
         // Ctrl-Alt-Del becomes a SIGINT to PID 1, which powers off in order, instead of a reset.
@@ -92,24 +96,26 @@ pub fn tune(manifest: &Manifest, console: &mut Console) {
             .map_err(|errno| Error::new("raise", "the limit of descriptors", errno)),
         // The kernel never chooses PID 1 when memory is short: it could only panic then.
         write("/proc/self/oom_score_adj", "-1000"),
-        quieten(),
+        quieten(&words),
     ];
     for error in results.into_iter().filter_map(Result::err) {
         console.say(format_args!("{error}"));
     }
 }
 
+/// The words of the kernel's command line. None of them matters as much as that the machine boots.
+fn words() -> Vec<String> {
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    cmdline.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
 /// Lets only the kernel's warnings and errors reach the console, unless the command line asks for more or
 /// less.
-fn quieten() -> Result<()> {
-    const CMDLINE: &str = "/proc/cmdline";
-    let cmdline = fs::read_to_string(CMDLINE).map_err(|error| Error::io("read", CMDLINE, &error))?;
-    let decided =
-        |word: &str| matches!(word, "quiet" | "debug" | "ignore_loglevel") || word.starts_with("loglevel=");
-    if cmdline.split_ascii_whitespace().any(decided) {
-        return Ok(());
-    }
-    write("/proc/sys/kernel/printk", "5")
+fn quieten(words: &[String]) -> Result<()> {
+    let decides = |word: &String| {
+        matches!(word.as_str(), "quiet" | "debug" | "ignore_loglevel") || word.starts_with("loglevel=")
+    };
+    if words.iter().any(decides) { Ok(()) } else { write("/proc/sys/kernel/printk", "5") }
 }
 
 fn write(path: &'static str, text: &str) -> Result<()> {

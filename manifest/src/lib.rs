@@ -31,6 +31,9 @@ pub use supervision::{
 /// The version of the boot manifest's shape. init refuses any other.
 pub const VERSION: u32 = 5;
 
+/// A word of the kernel's command line: whoever reads the console has a terminal that shows colours.
+pub const COLOUR: &str = "coracle.colour=1";
+
 /// How many user ids, and group ids, a container with ids of its own has: all that 16 bits number.
 pub const IDS_PER_CONTAINER: u32 = 1 << 16;
 

@@ -9,6 +9,7 @@ pub use accelerator::choose;
 pub use qemu::Accelerator;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -90,6 +91,7 @@ pub fn run(artifacts: &Artifacts, options: &Options) -> Result<u8> {
         kernel: &artifacts.kernel,
         initramfs: &artifacts.initramfs,
         cmdline: &artifacts.cmdline,
+        colour: std::io::stdout().is_terminal() && shows_colour(|name| std::env::var_os(name)),
         accelerator: options.accelerator,
         memory: options.memory,
         cpus: options.cpus,
@@ -123,6 +125,12 @@ fn offer_control(name: &str) -> Option<(Broker, UnixStream)> {
         Ok((Broker::start(&name, &ours)?, theirs))
     });
     offered.inspect_err(|error| say(format_args!("{error}: `coracle ctl` will not find this machine"))).ok()
+}
+
+/// Whether a terminal is to show colours: see no-color.org.
+fn shows_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let is_refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !is_refused && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// QEMU's own message for a port that is taken names neither the port nor the way out.
@@ -290,6 +298,20 @@ mod tests {
         assert_eq!(code(&format!("{ready}\n{exit}\n")), Ok(7));
         for silent in ["", ready, "garbage\n{}\n", &exit[..20]] {
             assert!(code(silent).is_err(), "{silent}");
+        }
+    }
+
+    #[test]
+    fn colours_can_be_refused() {
+        for (name, value, expected) in [
+            ("NO_COLOR", "1", false),
+            ("NO_COLOR", "", true),
+            ("TERM", "dumb", false),
+            ("TERM", "xterm", true),
+            ("HOME", "/", true),
+        ] {
+            let variable = |asked: &str| (asked == name).then(|| OsString::from(value));
+            assert_eq!(shows_colour(variable), expected, "{name}={value}");
         }
     }
 

@@ -73,6 +73,8 @@ pub struct Machine<'a> {
     pub initramfs: &'a Path,
     /// The kernel's command line.
     pub cmdline: &'a str,
+    /// Whether the console is shown on a terminal that has colours.
+    pub colour: bool,
     /// What runs the guest's instructions.
     pub accelerator: Accelerator,
     /// Memory in bytes.
@@ -99,10 +101,14 @@ impl Machine<'_> {
         pair("-accel", self.accelerator.as_str().into());
         // On a busy host an emulated timer can miss the moment in which the kernel tests it, and that is a panic
         // ("IO-APIC + timer doesn't work"). Under KVM the kernel leaves the test out by itself.
-        let (cpu, more) = match self.accelerator {
-            Accelerator::Kvm => ("host", ""),
-            Accelerator::Tcg => ("max", "no_timer_check "),
+        let (cpu, mut more) = match self.accelerator {
+            Accelerator::Kvm => ("host", String::new()),
+            Accelerator::Tcg => ("max", "no_timer_check ".to_owned()),
         };
+        if self.colour {
+            more += manifest::COLOUR;
+            more.push(' ');
+        }
         pair("-cpu", cpu.into());
         pair("-m", format!("{}B", self.memory).into());
         pair("-smp", self.cpus.to_string().into());
@@ -205,6 +211,31 @@ mod tests {
     #[test]
     fn a_comma_in_a_path_does_not_end_the_path() {
         assert_eq!(with_path("unix:", Path::new("/a,b/c"), ",server=on"), "unix:/a,,b/c,server=on");
+    }
+
+    #[test]
+    fn a_terminal_is_told_to_the_machine_before_what_may_be_for_init() {
+        for (colour, expected) in
+            [(true, "no_timer_check coracle.colour=1 quiet -- x"), (false, "no_timer_check quiet -- x")]
+        {
+            let machine = Machine {
+                kernel: Path::new("k"),
+                initramfs: Path::new("i"),
+                cmdline: "quiet -- x",
+                colour,
+                accelerator: Accelerator::Tcg,
+                memory: 1,
+                cpus: 1,
+                ports: &[],
+                report: Path::new("r"),
+                monitor: Path::new("m"),
+                control: None,
+                extra: &[],
+            };
+            let arguments = machine.arguments();
+            let at = arguments.iter().position(|argument| argument == "-append").unwrap();
+            assert_eq!(arguments[at + 1], expected);
+        }
     }
 
     #[test]

@@ -27,7 +27,20 @@ const RESUME_AT: usize = PENDING_MAX / 8;
 /// costs time even where it does not block.
 const WRITE_MAX: usize = 4096;
 /// The name that init's own lines have.
-const OWN_NAME: &str = "coracle";
+pub const OWN_NAME: &str = "coracle";
+/// What begins the names of services on a terminal, in turns: colours but red, which stands for errors elsewhere.
+const COLOURS: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
+/// What begins init's own name: it is bold.
+const OWN_COLOUR: &str = "1";
+
+/// Who says a line.
+#[derive(Debug, Clone, Copy)]
+pub struct Speaker<'a> {
+    /// The service's name.
+    pub name: &'a str,
+    /// Its number, which decides about its colour.
+    pub number: usize,
+}
 
 /// The console, or nothing where the machine has none.
 pub struct Console {
@@ -39,6 +52,8 @@ pub struct Console {
     loudest: String,
     /// How wide the column of names is.
     width: usize,
+    /// Whether names have colours.
+    is_painted: bool,
     /// The line under construction, kept for its allocation.
     line: Vec<u8>,
 }
@@ -54,6 +69,7 @@ impl Console {
             dropped: 0,
             loudest: String::new(),
             width: OWN_NAME.len(),
+            is_painted: false,
             line: Vec::with_capacity(8 * 1024),
         }
     }
@@ -63,28 +79,34 @@ impl Console {
         self.width = self.width.max(width);
     }
 
+    /// Gives names colours from now on, for somebody who looks at them on a terminal.
+    pub fn paint(&mut self) {
+        self.is_painted = true;
+    }
+
     /// Says something in init's own name, at once if the console takes it.
     pub fn say(&mut self, text: fmt::Arguments<'_>) {
-        self.queue(OWN_NAME, &text, PENDING_MAX);
+        self.queue(OWN_NAME, OWN_COLOUR, &text, PENDING_MAX);
         self.flush();
     }
 
-    /// Says something in the name of the service `who`, with the next [`flush`](Self::flush): a flood of
+    /// Says something in the name of a service, with the next [`flush`](Self::flush): a flood of
     /// lines is not to be a flood of system calls. The text has no control characters: see
     /// [`Line`](super::Line).
-    pub fn line(&mut self, who: &str, text: impl fmt::Display) {
+    pub fn line(&mut self, speaker: Speaker<'_>, text: impl fmt::Display) {
         if self.pending.len() <= RESUME_AT {
             self.loudest.clear();
         }
-        if who == self.loudest {
+        if speaker.name == self.loudest {
             self.dropped += 1;
             return;
         }
-        self.queue(who, &text, SERVICES_MAX);
+        let colour = COLOURS.get(speaker.number % COLOURS.len()).copied().unwrap_or_default();
+        self.queue(speaker.name, colour, &text, SERVICES_MAX);
     }
 
     /// Adds a line if no more than `room` is waiting then.
-    fn queue(&mut self, who: &str, text: &dyn fmt::Display, room: usize) {
+    fn queue(&mut self, who: &str, colour: &str, text: &dyn fmt::Display, room: usize) {
         if self.device.is_none() {
             return;
         }
@@ -92,7 +114,10 @@ impl Console {
         line.clear();
         let width = self.width;
         // Writing to a vector cannot fail; a Display that does leaves a shorter line.
-        let complete = writeln!(line, "{who:>width$} | {text}").is_ok();
+        let complete = match self.is_painted {
+            true => writeln!(line, "\x1b[{colour}m{who:>width$} |\x1b[0m {text}").is_ok(),
+            false => writeln!(line, "{who:>width$} | {text}").is_ok(),
+        };
         if !complete {
             line.push(b'\n');
         }
@@ -152,6 +177,7 @@ impl Console {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Line;
     use super::*;
 
     fn full_pipe() -> (File, File) {
@@ -168,8 +194,13 @@ mod tests {
             dropped: 0,
             loudest: String::new(),
             width: 7,
+            is_painted: false,
             line: Vec::new(),
         }
+    }
+
+    fn speaker(name: &str) -> Speaker<'_> {
+        Speaker { name, number: 0 }
     }
 
     #[test]
@@ -177,7 +208,7 @@ mod tests {
         let (mut read, write) = full_pipe();
         let mut console = console(Some(write));
         for _ in 0..2000 {
-            console.line("web", "x".repeat(100));
+            console.line(speaker("web"), "x".repeat(100));
         }
         assert!(console.pending.len() <= SERVICES_MAX);
         assert!(console.dropped > 0);
@@ -185,8 +216,8 @@ mod tests {
         assert_eq!(console.dropped, 0);
         let mut said = read_all(&mut read);
         console.flush();
-        console.line("web", "z");
-        console.line("db", "heard");
+        console.line(speaker("web"), "z");
+        console.line(speaker("db"), "heard");
         while console.is_pending() {
             said.push_str(&read_all(&mut read));
             console.flush();
@@ -195,7 +226,7 @@ mod tests {
         let end =
             "coracle | init has room\ncoracle | the console is too slow: 1 lines dropped\n     db | heard\n";
         assert!(said.ends_with(end), "{said}");
-        console.line("web", "y");
+        console.line(speaker("web"), "y");
         console.flush();
         assert_eq!(read_all(&mut read), "    web | y\n");
     }
@@ -205,6 +236,21 @@ mod tests {
         let mut buffer = vec![0; 1 << 20];
         let length = read.read(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn names_have_colours_on_a_terminal_and_what_is_said_has_none() {
+        let (mut read, write) = full_pipe();
+        drop(read_all(&mut read));
+        let mut console = console(Some(write));
+        console.paint();
+        for number in [0, 1, COLOURS.len()] {
+            console.line(Speaker { name: "web", number }, Line(b"\x1b[0m"));
+        }
+        console.say(format_args!("hello"));
+        let web = |colour: &str| format!("\x1b[{colour}m    web |\x1b[0m \\x1b[0m\n");
+        let own = "\x1b[1mcoracle |\x1b[0m hello\n";
+        assert_eq!(read_all(&mut read), web("36") + &web("33") + &web("36") + own);
     }
 
     #[test]

@@ -4,5 +4,5 @@ mod console;
 mod line;
 pub mod ring;
 
-pub use console::Console;
+pub use console::{Console, Speaker};
 pub use line::Line;

@@ -23,7 +23,7 @@ use super::supervised::Supervised;
 use crate::clock::{self, nanoseconds};
 use crate::container::{self, Filter, Parent, Progress};
 use crate::error::{Error, Result};
-use crate::log::{Console, Line};
+use crate::log::{Console, Line, Speaker};
 use crate::net::Network;
 use crate::watchdog::Watchdog;
 
@@ -328,8 +328,8 @@ impl Supervisor {
     /// whether there was something.
     fn read_output(&mut self, index: Index) -> bool {
         let Some(service) = self.services.get_mut(index) else { return false };
-        let (console, name) = (&mut self.console, service.name.as_str());
-        let length = service.output.read(&mut self.buffer, &mut |line: Line<'_>| console.line(name, line));
+        let (console, speaker) = (&mut self.console, Speaker { name: service.name.as_str(), number: index });
+        let length = service.output.read(&mut self.buffer, &mut |line: Line<'_>| console.line(speaker, line));
         if length > 0 {
             service.ring.append(clock::now(), self.buffer.get(..length).unwrap_or_default());
         }
@@ -343,8 +343,8 @@ impl Supervisor {
             }
         }
         let Some(service) = self.services.get_mut(index) else { return };
-        let (console, name) = (&mut self.console, service.name.as_str());
-        service.output.finish(&mut |line: Line<'_>| console.line(name, line));
+        let (console, speaker) = (&mut self.console, Speaker { name: service.name.as_str(), number: index });
+        service.output.finish(&mut |line: Line<'_>| console.line(speaker, line));
         service.ring.finish(clock::now());
     }
 
