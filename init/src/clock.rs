@@ -1,4 +1,4 @@
-//! The machine's monotonic clock: the only one that init reads.
+//! The machine's clocks: the monotonic one, by which init does everything, and the time of day, which it only tells.
 
 use std::time::Duration;
 
@@ -7,6 +7,11 @@ use nix::time::{ClockId, clock_gettime};
 /// The time since the kernel started counting. Zero, should the clock fail, which Linux rules out.
 pub fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+/// The time since 1970, by what the machine takes for the time. It can jump.
+pub fn of_day() -> Duration {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 /// The same as whole nanoseconds, as the report has them.

@@ -9,6 +9,7 @@
 pub mod base64;
 pub mod control;
 pub mod limits;
+pub mod log;
 pub mod mask;
 pub mod name;
 pub mod profile;
@@ -20,6 +21,7 @@ pub mod supervision;
 use serde::{Deserialize, Serialize};
 
 pub use limits::{Limits, Memory, Resource, ResourceLimit, UNLIMITED};
+pub use log::{ConsoleFormat, Log, Logging};
 pub use name::Name;
 pub use profile::{Capabilities, Namespace, Profile, Sysctl};
 pub use program::{Instruction, Program};
@@ -29,7 +31,7 @@ pub use supervision::{
 };
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// A word of the kernel's command line: whoever reads the console has a terminal that shows colours.
 pub const COLOUR: &str = "coracle.colour=1";
@@ -75,6 +77,8 @@ pub struct Manifest {
     pub watchdog: Watchdog,
     /// What may be done to the machine from outside.
     pub control: Control,
+    /// What becomes of what is said.
+    pub log: Log,
     /// All nodes of the graph.
     pub services: Vec<Service>,
 }
@@ -136,14 +140,6 @@ pub struct Service {
     pub logging: Logging,
     /// What runs.
     pub container: Container,
-}
-
-/// What becomes of what a service writes, beside the console.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Logging {
-    /// How many bytes of it are kept in memory, the last ones.
-    pub size: u64,
 }
 
 /// A container: a process, its root and what it may do. Knows nothing of services.

@@ -7,20 +7,20 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Awaited, Backoff, Capabilities, Condition, Container, Control, Dependency, Device, GiveUp, Health, Ids,
-    Kind, Limits, Logging, Manifest, Memory, Mount, Name, Namespace, Network, OnFailure, OnUnhealthy, Probe,
-    Profile, Program, Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy, Seccomp, Service,
-    Socket, Stop, Sysctl, Then, UNLIMITED, User, Wait, Watchdog,
+    Awaited, Backoff, Capabilities, Condition, ConsoleFormat, Container, Control, Dependency, Device, GiveUp,
+    Health, Ids, Kind, Limits, Log, Logging, Manifest, Memory, Mount, Name, Namespace, Network, OnFailure,
+    OnUnhealthy, Probe, Profile, Program, Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy,
+    Seccomp, Service, Socket, Stop, Sysctl, Then, UNLIMITED, User, Wait, Watchdog,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":5,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":6,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
-"network":"dhcp","watchdog":{"armed":{"timeout":60}},"control":{"exec":true},
+"network":"dhcp","watchdog":{"armed":{"timeout":60}},"control":{"exec":true},"log":{"console":"text"},
 "services":[
 {"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"depends_on":[],"wait_for":[],
 "ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
@@ -254,7 +254,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 5,
+        version: 6,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -264,6 +264,7 @@ fn sample() -> Manifest {
         network: Network::Dhcp,
         watchdog: Watchdog::Armed { timeout: 60 },
         control: Control { exec: true },
+        log: Log { console: ConsoleFormat::Text },
         services: vec![
             oneshot("migrate", OnFailure::AbortBoot, RestartPolicy::OnFailure, gently, 1531),
             oneshot("warm-up", OnFailure::Ignore, RestartPolicy::Never, at_once, 0),
@@ -279,7 +280,7 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 5, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 6, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
     is_written_and_read_as(&Watchdog::None, "\"none\"");
@@ -300,7 +301,7 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":5"#, r#""version":5,"future":true"#),
+        (r#""version":6"#, r#""version":6,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),

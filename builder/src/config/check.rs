@@ -63,6 +63,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     let watchdog = check.watchdog(raw.watchdog);
     let layers = check.layers(raw.layers);
     let control = manifest::Control { exec: raw.control.exec.is_none_or(|exec| exec.value) };
+    let log = logging::check_machine(raw.log, &mut check);
     let mut services: Vec<At<Service>> = Vec::new();
     let tables =
         [(raw.oneshots, Table::Oneshot), (raw.services, Table::Service), (raw.shutdowns, Table::Shutdown)];
@@ -89,7 +90,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     check.port_collisions(&services);
     let services = services.into_iter().map(|service| service.value).collect();
     let files = files.into_iter().map(|file| file.value).collect();
-    Some(Config { name: name?, kernel: kernel?, watchdog, control, layers, services, files, base })
+    Some(Config { name: name?, kernel: kernel?, watchdog, control, log, layers, services, files, base })
 }
 
 /// A size that clusters of layers can have.

@@ -40,6 +40,8 @@ pub struct Config {
     pub watchdog: Option<Duration>,
     /// What may be done to it from outside.
     pub control: manifest::Control,
+    /// What becomes of what is said.
+    pub log: manifest::Log,
     /// How its images are stored.
     pub layers: Layers,
     /// Oneshots in the order in which they are written, then services in theirs, then those of the shutdown.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::Table as Kind;
 use super::document::{Node, Table, Value};
 use super::limits::RawLimits;
-use super::logging::RawLogging;
+use super::logging::{RawLog, RawLogging};
 use super::problem::{Problem, suggestion};
 use super::profile::RawProfile;
 use super::supervision::{RawSupervision, hint};
@@ -108,6 +108,7 @@ pub struct Raw {
     pub watchdog: RawWatchdog,
     pub layers: RawLayers,
     pub control: RawControl,
+    pub log: RawLog,
     pub services: Vec<At<RawService>>,
     pub oneshots: Vec<At<RawService>>,
     pub shutdowns: Vec<At<RawService>>,
@@ -215,6 +216,7 @@ impl Raw {
             .unwrap_or_default();
         let layers = fields.table("layers", RawLayers::read).unwrap_or_default();
         let control = fields.table("control", |fields| RawControl { exec: fields.take("exec") });
+        let log = fields.table("log", RawLog::read).unwrap_or_default();
         let mut tables =
             |key, kind| fields.named_tables(key, |name, fields| RawService::read(name, kind, fields));
         let services = tables("service", Kind::Service);
@@ -223,7 +225,7 @@ impl Raw {
         let files = fields.list_of_tables("file", RawFile::read);
         fields.finish();
         let control = control.unwrap_or_default();
-        Self { name, kernel, watchdog, layers, control, services, oneshots, shutdowns, files }
+        Self { name, kernel, watchdog, layers, control, log, services, oneshots, shutdowns, files }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What configs mean, and what is said of those that mean nothing.
 
-use manifest::RestartPolicy;
+use manifest::{ConsoleFormat, RestartPolicy};
 
 use super::*;
 
@@ -297,6 +297,22 @@ cpus = true
 ulimits = { core = { soft = 2 } }
 "#;
     insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn what_is_said_is_shown_as_text_unless_the_config_says_otherwise() {
+    let console = |table: &str| config(&format!("name = \"m\"\n{table}")).log.console;
+    for (table, expected) in [
+        ("", ConsoleFormat::Text),
+        ("log.console = \"text\"", ConsoleFormat::Text),
+        ("log.console = \"json\"", ConsoleFormat::Json),
+        ("log.console = \"none\"", ConsoleFormat::None),
+    ] {
+        assert_eq!(console(table), expected, "{table}");
+    }
+    let said = problems("name = \"m\"\n[log]\nconsole = \"jsno\"\n");
+    assert!(said.contains("log.console: `jsno` is no way to show lines"), "{said}");
+    assert!(said.contains("did you mean `json`?"), "{said}");
 }
 
 #[test]

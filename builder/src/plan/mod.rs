@@ -211,6 +211,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<ImagePlan, Vec<Error>> {
         network: Network::Dhcp,
         watchdog: watchdog(config.watchdog),
         control: config.control,
+        log: config.log.clone(),
         services,
     };
     let mut cmdline = CMDLINE.join(" ");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manifest::{IDS_PER_CONTAINER, Ids, Kind, Limits, Memory, Mount, Service, Watchdog};
+use manifest::{ConsoleFormat, IDS_PER_CONTAINER, Ids, Kind, Limits, Log, Memory, Mount, Service, Watchdog};
 use serde_json::{Value, json};
 
 use super::{Content, Entry, ImagePlan, SourceFile, supervision};
@@ -43,6 +43,7 @@ impl fmt::Display for ImagePlan {
             self.manifest.modules.iter().map(|file| file.trim_end_matches(".ko")).collect();
         writeln!(text, "modules   {}", modules.join(" "))?;
         writeln!(text, "watchdog  {}", self.watchdog())?;
+        writeln!(text, "log       {}", log(&self.manifest.log))?;
         for port in &self.ports {
             let (protocol, address) = (port.protocol.as_str(), port.address);
             writeln!(text, "port      {}/{protocol} is {address}:{} of the host", port.guest, port.host)?;
@@ -136,6 +137,15 @@ impl ImagePlan {
         )?;
         writeln!(text, "  {:>10}  in all", bytes(total))?;
         writeln!(text, "  {:>10}  of memory at least, to unpack it", bytes(super::memory::least(total)))
+    }
+}
+
+/// Where what is said goes to, beside memory.
+fn log(log: &Log) -> String {
+    match log.console {
+        ConsoleFormat::Text => "on the console".to_owned(),
+        ConsoleFormat::Json => "on the console as JSON".to_owned(),
+        ConsoleFormat::None => "not on the console".to_owned(),
     }
 }
 

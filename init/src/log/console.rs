@@ -11,8 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
+use manifest::ConsoleFormat;
 use nix::libc;
 
+use super::json::Object;
+use super::timestamp::Timestamp;
 use crate::clock;
 
 const CONSOLE: &str = "/dev/console";
@@ -52,6 +55,7 @@ pub struct Console {
     loudest: String,
     /// How wide the column of names is.
     width: usize,
+    format: ConsoleFormat,
     /// Whether names have colours.
     is_painted: bool,
     /// The line under construction, kept for its allocation.
@@ -69,6 +73,7 @@ impl Console {
             dropped: 0,
             loudest: String::new(),
             width: OWN_NAME.len(),
+            format: ConsoleFormat::Text,
             is_painted: false,
             line: Vec::with_capacity(8 * 1024),
         }
@@ -77,6 +82,16 @@ impl Console {
     /// Makes room for names of this length.
     pub fn widen(&mut self, width: usize) {
         self.width = self.width.max(width);
+    }
+
+    /// Shows lines in another way from now on.
+    pub fn show_as(&mut self, format: ConsoleFormat) {
+        self.format = format;
+    }
+
+    /// Whether nobody would see a line.
+    pub fn is_silent(&self) -> bool {
+        self.device.is_none() || self.format == ConsoleFormat::None
     }
 
     /// Gives names colours from now on, for somebody who looks at them on a terminal.
@@ -107,34 +122,41 @@ impl Console {
 
     /// Adds a line if no more than `room` is waiting then.
     fn queue(&mut self, who: &str, colour: &str, text: &dyn fmt::Display, room: usize) {
-        if self.device.is_none() {
+        if self.is_silent() {
             return;
         }
         let mut line = std::mem::take(&mut self.line);
         line.clear();
-        let width = self.width;
-        // Writing to a vector cannot fail; a Display that does leaves a shorter line.
-        let complete = match self.is_painted {
-            true => writeln!(line, "\x1b[{colour}m{who:>width$} |\x1b[0m {text}").is_ok(),
-            false => writeln!(line, "{who:>width$} | {text}").is_ok(),
-        };
-        if !complete {
-            line.push(b'\n');
+        if self.dropped > 0 {
+            let notice = format_args!("the console is too slow: {} lines dropped", self.dropped);
+            self.compose(&mut line, OWN_NAME, OWN_COLOUR, &notice);
         }
-        let notice = match self.dropped {
-            0 => String::new(),
-            lines => format!("{OWN_NAME:>width$} | the console is too slow: {lines} lines dropped\n"),
-        };
-        if self.pending.len() + notice.len() + line.len() > room {
+        self.compose(&mut line, who, colour, text);
+        if self.pending.len() + line.len() > room {
             self.dropped += 1;
             self.loudest.clear();
             self.loudest.push_str(who);
         } else {
             self.dropped = 0;
-            self.pending.extend(notice.as_bytes());
             self.pending.extend(&line);
         }
         self.line = line;
+    }
+
+    /// Adds a line as it is shown to `line`.
+    fn compose(&self, line: &mut Vec<u8>, who: &str, colour: &str, text: &dyn fmt::Display) {
+        let width = self.width;
+        let written = match self.format {
+            ConsoleFormat::Json => {
+                writeln!(line, "{}", Object { time: Timestamp(clock::of_day()), name: who, text })
+            }
+            _ if self.is_painted => writeln!(line, "\x1b[{colour}m{who:>width$} |\x1b[0m {text}"),
+            _ => writeln!(line, "{who:>width$} | {text}"),
+        };
+        // Writing to a vector cannot fail; a Display that does leaves a shorter line.
+        if written.is_err() {
+            line.push(b'\n');
+        }
     }
 
     /// Gives the console one piece, if it takes any without blocking.
@@ -194,6 +216,7 @@ mod tests {
             dropped: 0,
             loudest: String::new(),
             width: 7,
+            format: ConsoleFormat::Text,
             is_painted: false,
             line: Vec::new(),
         }
@@ -251,6 +274,43 @@ mod tests {
         let web = |colour: &str| format!("\x1b[{colour}m    web |\x1b[0m \\x1b[0m\n");
         let own = "\x1b[1mcoracle |\x1b[0m hello\n";
         assert_eq!(read_all(&mut read), web("36") + &web("33") + &web("36") + own);
+    }
+
+    #[test]
+    fn a_program_reads_objects_and_nothing_else() {
+        let (mut read, write) = full_pipe();
+        drop(read_all(&mut read));
+        let mut console = console(Some(write));
+        console.paint();
+        console.show_as(ConsoleFormat::Json);
+        console.dropped = 3;
+        console.line(speaker("web"), Line(b"\xff\"\x1b[0m"));
+        console.say(format_args!("hello"));
+        let said = read_all(&mut read);
+        let objects: Vec<serde_json::Value> =
+            said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<_> = objects.iter().map(|object| (&object["service"], &object["text"])).collect();
+        let expected = [
+            ("coracle", "the console is too slow: 3 lines dropped"),
+            ("web", "\\xff\"\\x1b[0m"),
+            ("coracle", "hello"),
+        ];
+        let expected = expected.map(|(name, text)| (name.into(), text.into()));
+        assert!(lines.into_iter().eq(expected.iter().map(|(name, text)| (name, text))), "{said}");
+    }
+
+    #[test]
+    fn a_console_that_is_not_wanted_is_told_nothing() {
+        let (mut read, write) = full_pipe();
+        drop(read_all(&mut read));
+        let mut console = console(Some(write));
+        console.show_as(ConsoleFormat::None);
+        console.line(speaker("web"), "x");
+        console.say(format_args!("hello"));
+        assert!(!console.is_pending());
+        console.show_as(ConsoleFormat::Text);
+        console.say(format_args!("at last"));
+        assert_eq!(read_all(&mut read), "coracle | at last\n");
     }
 
     #[test]

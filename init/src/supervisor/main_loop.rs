@@ -324,16 +324,21 @@ impl Supervisor {
         }
     }
 
-    /// Says what a service has written, one reading at a time: the others get their turn between. Returns
+    /// Keeps and says what a service has written, one reading at a time: the others get their turn between. Returns
     /// whether there was something.
     fn read_output(&mut self, index: Index) -> bool {
         let Some(service) = self.services.get_mut(index) else { return false };
-        let (console, speaker) = (&mut self.console, Speaker { name: service.name.as_str(), number: index });
-        let length = service.output.read(&mut self.buffer, &mut |line: Line<'_>| console.line(speaker, line));
-        if length > 0 {
-            service.ring.append(clock::now(), self.buffer.get(..length).unwrap_or_default());
+        let bytes = service.output.read(&mut self.buffer);
+        if bytes.is_empty() {
+            return false;
         }
-        length > 0
+        service.ring.append(clock::now(), bytes);
+        // Lines are looked for only where somebody sees them.
+        if !self.console.is_silent() {
+            let speaker = Speaker { name: service.name.as_str(), number: index };
+            service.output.complete(bytes, &mut |line: Line<'_>| self.console.line(speaker, line));
+        }
+        true
     }
 
     fn read_last_words(&mut self, index: Index) {
@@ -367,7 +372,8 @@ impl Supervisor {
             return;
         };
         let mut is_ready = false;
-        ready.read(&mut self.buffer, &mut |_| is_ready = true);
+        let bytes = ready.read(&mut self.buffer);
+        ready.complete(bytes, &mut |_| is_ready = true);
         if is_ready {
             self.apply(Event::Ready { service: index });
         }

@@ -40,18 +40,20 @@ impl Output {
         self.reader.as_fd()
     }
 
-    /// Reads once, and passes on every line that is complete. Returns how many bytes there were.
-    pub fn read(&mut self, buffer: &mut [u8], say: &mut dyn FnMut(Line<'_>)) -> usize {
+    /// Reads once, and returns what there was.
+    pub fn read<'a>(&self, buffer: &'a mut [u8]) -> &'a [u8] {
         loop {
-            return match read(&self.reader, buffer) {
-                Ok(length) => {
-                    split(&mut self.unfinished, buffer.get(..length).unwrap_or_default(), say);
-                    length
-                }
+            return match read(&self.reader, &mut *buffer) {
+                Ok(length) => buffer.get(..length).unwrap_or_default(),
                 Err(Errno::EINTR) => continue,
-                Err(_) => 0,
+                Err(_) => &[],
             };
         }
+    }
+
+    /// Passes on every line that `bytes`, which were just read, complete.
+    pub fn complete(&mut self, bytes: &[u8], say: &mut dyn FnMut(Line<'_>)) {
+        split(&mut self.unfinished, bytes, say);
     }
 
     /// Says the line that the service will not finish any more.
