@@ -1,5 +1,8 @@
 //! What becomes of what services and init say.
 
+use std::fmt;
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// What becomes of it beside the memory that each service has for it.
@@ -8,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Log {
     /// How it appears on the console.
     pub console: ConsoleFormat,
+    /// Where it is sent to, if it is.
+    pub syslog: Option<Syslog>,
 }
 
 /// How lines appear on the console.
@@ -20,6 +25,37 @@ pub enum ConsoleFormat {
     Json,
     /// Not at all.
     None,
+}
+
+/// A syslog server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syslog {
+    /// How messages get there.
+    pub transport: Transport,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
+/// `udp://10.0.0.2:514`
+impl fmt::Display for Syslog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        };
+        write!(f, "{transport}://{}", self.address)
+    }
+}
+
+/// How syslog messages are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// A datagram each (RFC 5426).
+    Udp,
+    /// One after the other, each with its length before it (RFC 6587).
+    Tcp,
 }
 
 /// What becomes of what a service writes, beside the console.

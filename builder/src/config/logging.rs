@@ -1,6 +1,8 @@
 //! What becomes of what services and init say.
 
-use manifest::{ConsoleFormat, Log, Logging};
+use std::net::{IpAddr, SocketAddr};
+
+use manifest::{ConsoleFormat, Log, Logging, Syslog, Transport};
 
 use super::check::Check;
 use super::problem::suggestion;
@@ -21,11 +23,12 @@ const FORMATS: &[(&str, ConsoleFormat)] =
 #[derive(Debug, Default)]
 pub struct RawLog {
     console: Option<At<String>>,
+    syslog: Option<At<String>>,
 }
 
 impl RawLog {
     pub fn read(fields: &mut Fields<'_>) -> Self {
-        Self { console: fields.take("console") }
+        Self { console: fields.take("console"), syslog: fields.take("syslog") }
     }
 }
 
@@ -40,7 +43,34 @@ pub(super) fn check_machine(raw: RawLog, check: &mut Check<'_>) -> Log {
         }
         found.map(|(_, format)| *format)
     });
-    Log { console: console.unwrap_or(ConsoleFormat::Text) }
+    let syslog =
+        raw.syslog.and_then(|written| check.value(&written.span, "log.syslog", syslog(&written.value)));
+    Log { console: console.unwrap_or(ConsoleFormat::Text), syslog }
+}
+
+/// `udp://ADDRESS[:PORT]` or `tcp://ADDRESS[:PORT]`.
+fn syslog(text: &str) -> Result<Syslog, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is no syslog server: expected \"udp://10.0.0.2:514\" or \"tcp://10.0.0.2:601\", with an address \
+             and no name"
+        )
+    };
+    let (transport, usual_port, rest) = match text.split_once("://") {
+        Some(("udp", rest)) => (Transport::Udp, 514, rest),
+        Some(("tcp", rest)) => (Transport::Tcp, 601, rest),
+        _ => return Err(wrong()),
+    };
+    let bare: Result<IpAddr, _> = rest.trim_start_matches('[').trim_end_matches(']').parse();
+    let address = match bare {
+        Ok(address) => SocketAddr::new(address, usual_port),
+        Err(_) => rest.parse().map_err(|_| wrong())?,
+    };
+    if address.port() == 0 || address.ip().is_unspecified() {
+        Err(wrong())
+    } else {
+        Ok(Syslog { transport, address })
+    }
 }
 
 /// `logging = { … }`.

@@ -316,6 +316,34 @@ fn what_is_said_is_shown_as_text_unless_the_config_says_otherwise() {
 }
 
 #[test]
+fn a_syslog_server_is_an_address_with_a_transport() {
+    let server = |written: &str| {
+        let log = config(&format!("name = \"m\"\nlog.syslog = \"{written}\"\n")).log;
+        log.syslog.map(|server| server.to_string()).unwrap_or_default()
+    };
+    for (written, meant) in [
+        ("udp://10.0.0.2:5140", "udp://10.0.0.2:5140"),
+        ("udp://10.0.0.2", "udp://10.0.0.2:514"),
+        ("tcp://10.0.0.2", "tcp://10.0.0.2:601"),
+        ("tcp://[fd00::2]:601", "tcp://[fd00::2]:601"),
+        ("tcp://[fd00::2]", "tcp://[fd00::2]:601"),
+    ] {
+        assert_eq!(server(written), meant);
+    }
+    for wrong in [
+        "10.0.0.2:514",
+        "udp:10.0.0.2",
+        "udp://logs:514",
+        "tls://10.0.0.2",
+        "tcp://10.0.0.2:0",
+        "udp://0.0.0.0",
+    ] {
+        let said = problems(&format!("name = \"m\"\nlog.syslog = \"{wrong}\"\n"));
+        assert!(said.contains("is no syslog server"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn a_machine_is_watched_unless_it_says_otherwise() {
     let timeout = |table: &str| config(&format!("name = \"m\"\n{table}")).watchdog.map(|time| time.as_secs());
     for (table, expected) in [

@@ -142,11 +142,13 @@ impl ImagePlan {
 
 /// Where what is said goes to, beside memory.
 fn log(log: &Log) -> String {
-    match log.console {
-        ConsoleFormat::Text => "on the console".to_owned(),
-        ConsoleFormat::Json => "on the console as JSON".to_owned(),
-        ConsoleFormat::None => "not on the console".to_owned(),
-    }
+    let console = match log.console {
+        ConsoleFormat::Text => "on the console",
+        ConsoleFormat::Json => "on the console as JSON",
+        ConsoleFormat::None => "not on the console",
+    };
+    let syslog = log.syslog.map(|server| format!(", and to {server}")).unwrap_or_default();
+    console.to_owned() + &syslog
 }
 
 fn write_service(text: &mut fmt::Formatter<'_>, service: &Service, all: &[Service]) -> fmt::Result {

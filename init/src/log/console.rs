@@ -14,7 +14,9 @@ use std::time::Duration;
 use manifest::ConsoleFormat;
 use nix::libc;
 
+use super::feed::Voice;
 use super::json::Object;
+use super::ring::Ring;
 use super::timestamp::Timestamp;
 use crate::clock;
 
@@ -29,6 +31,8 @@ const RESUME_AT: usize = PENDING_MAX / 8;
 /// What one call gives the console at most, about what a terminal's own buffer holds: writing to a slow line
 /// costs time even where it does not block.
 const WRITE_MAX: usize = 4096;
+/// How much of its own lines init keeps.
+const SAID_MAX: usize = 32 * 1024;
 /// The name that init's own lines have.
 pub const OWN_NAME: &str = "coracle";
 /// What begins the names of services on a terminal, in turns: colours but red, which stands for errors elsewhere.
@@ -60,6 +64,8 @@ pub struct Console {
     is_painted: bool,
     /// The line under construction, kept for its allocation.
     line: Vec<u8>,
+    /// What init has said lately, for those who pass it on.
+    said: Ring,
 }
 
 impl Console {
@@ -76,6 +82,7 @@ impl Console {
             format: ConsoleFormat::Text,
             is_painted: false,
             line: Vec::with_capacity(8 * 1024),
+            said: kept(),
         }
     }
 
@@ -101,8 +108,14 @@ impl Console {
 
     /// Says something in init's own name, at once if the console takes it.
     pub fn say(&mut self, text: fmt::Arguments<'_>) {
+        self.said.append(clock::now(), format!("{text}\n").as_bytes());
         self.queue(OWN_NAME, OWN_COLOUR, &text, PENDING_MAX);
         self.flush();
+    }
+
+    /// Init's own lines.
+    pub fn voice(&self) -> Voice<'_> {
+        Voice { name: OWN_NAME, ring: &self.said }
     }
 
     /// Says something in the name of a service, with the next [`flush`](Self::flush): a flood of
@@ -197,6 +210,13 @@ impl Console {
     }
 }
 
+/// Where init's own lines are kept.
+fn kept() -> Ring {
+    let mut ring = Ring::new(SAID_MAX);
+    ring.begin_run(1);
+    ring
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Line;
@@ -219,6 +239,7 @@ mod tests {
             format: ConsoleFormat::Text,
             is_painted: false,
             line: Vec::new(),
+            said: kept(),
         }
     }
 

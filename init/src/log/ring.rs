@@ -25,6 +25,8 @@ pub struct Ring {
     dropped_lines: u64,
     /// Whether the first byte continues a line whose beginning was dropped.
     is_cut: bool,
+    /// Who writes now.
+    pid: i32,
 }
 
 /// What was read at a time, up to where the next piece begins.
@@ -33,6 +35,7 @@ struct Piece {
     time: Duration,
     /// Bytes that were ever written before it.
     start: u64,
+    pid: i32,
 }
 
 /// A place in all that a service has ever written.
@@ -49,6 +52,8 @@ pub struct Cursor {
 pub struct Entry {
     /// When its first byte was read.
     pub time: Duration,
+    /// The process that was the service's first one then; 0 when there was none yet.
+    pub pid: i32,
     /// How many lines before it were dropped, and are missing to whoever had the cursor.
     pub dropped: u64,
     /// Without its end, and never longer than 4,096 bytes.
@@ -59,7 +64,7 @@ impl Ring {
     /// An empty one that takes no memory yet.
     pub fn new(limit: usize) -> Self {
         let (bytes, pieces) = (VecDeque::new(), VecDeque::new());
-        Self { bytes, pieces, limit, dropped: 0, dropped_lines: 0, is_cut: false }
+        Self { bytes, pieces, limit, dropped: 0, dropped_lines: 0, is_cut: false, pid: 0 }
     }
 
     /// Bytes that were ever written.
@@ -72,6 +77,16 @@ impl Ring {
         self.dropped
     }
 
+    /// Lets what is read from now on be written by `pid`.
+    pub fn begin_run(&mut self, pid: i32) {
+        self.pid = pid;
+    }
+
+    /// Whether there is something behind `cursor`, if only the beginning of a line.
+    pub fn has_more(&self, cursor: Cursor) -> bool {
+        cursor.offset < self.written()
+    }
+
     /// Keeps what was read at `time`.
     pub fn append(&mut self, time: Duration, bytes: &[u8]) {
         // Of more than it holds the end.
@@ -82,9 +97,10 @@ impl Ring {
             self.note_dropped(lost.len(), lines_in(lost.iter()), lost.last() == Some(&b'\n'));
         }
         let start = self.written();
-        let is_piece = self.pieces.back().is_some_and(|piece| time.saturating_sub(piece.time) < MOMENT);
+        let (pid, last) = (self.pid, self.pieces.back());
+        let is_piece = last.is_some_and(|piece| piece.pid == pid && time.saturating_sub(piece.time) < MOMENT);
         if !is_piece && !bytes.is_empty() {
-            self.pieces.push_back(Piece { time, start });
+            self.pieces.push_back(Piece { time, start, pid });
         }
         self.reserve(bytes.len());
         self.bytes.extend(bytes);
@@ -150,10 +166,11 @@ impl Ring {
         if !is_ended && text.len() < LINE_MAX && (!partial || text.is_empty()) {
             return None;
         }
-        let (time, dropped) = (self.time_of(from.offset), from.line.saturating_sub(cursor.line));
+        let (time, pid) = self.origin_of(from.offset);
+        let dropped = from.line.saturating_sub(cursor.line);
         cursor.offset = from.offset + text.len() as u64 + u64::from(is_ended);
         cursor.line = from.line + u64::from(is_ended);
-        Some(Entry { time, dropped, text })
+        Some(Entry { time, pid, dropped, text })
     }
 
     /// When the line at `cursor` was read, if there is one.
@@ -161,10 +178,11 @@ impl Ring {
         self.next(&mut cursor, partial).map(|entry| entry.time)
     }
 
-    /// When the byte was read before which so many were written.
-    fn time_of(&self, offset: u64) -> Duration {
+    /// When the byte was read before which so many were written, and who wrote it.
+    fn origin_of(&self, offset: u64) -> (Duration, i32) {
         let after = self.pieces.partition_point(|piece| piece.start <= offset);
-        self.pieces.get(after.saturating_sub(1)).map_or(Duration::ZERO, |piece| piece.time)
+        let piece = self.pieces.get(after.saturating_sub(1));
+        piece.map_or((Duration::ZERO, 0), |piece| (piece.time, piece.pid))
     }
 
     fn make_room(&mut self, length: usize) {
@@ -226,6 +244,22 @@ mod tests {
         assert_eq!(next(false), None, "its end may come");
         assert_eq!(next(true), Some((b"three".to_vec(), 5 * MS)));
         assert_eq!(next(true), None);
+    }
+
+    #[test]
+    fn a_line_has_the_process_of_its_first_byte() {
+        let mut ring = Ring::new(1000);
+        for (pid, text) in [(7, "one\ntw"), (8, "o\n"), (8, "three\n"), (9, "four\n")] {
+            ring.begin_run(pid);
+            ring.append(MS, text.as_bytes());
+        }
+        let mut cursor = ring.begin();
+        let pids: Vec<i32> =
+            std::iter::from_fn(|| ring.next(&mut cursor, false)).map(|entry| entry.pid).collect();
+        assert_eq!(pids, [7, 7, 8, 9]);
+        assert!(!ring.has_more(cursor));
+        ring.append(MS, b"f");
+        assert!(ring.has_more(cursor));
     }
 
     #[test]

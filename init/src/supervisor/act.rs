@@ -179,7 +179,10 @@ impl Supervisor {
             started.pid
         });
         match started {
-            Ok(pid) => Some(Event::Started { service: index, pid: supervision::Pid(pid.as_raw()) }),
+            Ok(pid) => {
+                service.ring.begin_run(pid.as_raw());
+                Some(Event::Started { service: index, pid: supervision::Pid(pid.as_raw()) })
+            }
             Err(error) => {
                 self.console.say(format_args!("cannot start `{}`: {error}", service.name));
                 let why = error.to_string();
@@ -250,6 +253,7 @@ impl Supervisor {
         self.send(&Report::Exit { code, stop_ns: nanoseconds(stop), off_ns: nanoseconds(off) });
         let took = off.saturating_sub(stop).as_millis();
         self.console.say(format_args!("everything has ended, within {took} ms"));
+        self.finish_sinks();
         self.console.drain(LAST_WORDS);
         shutdown::end(power)
     }

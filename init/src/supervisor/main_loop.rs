@@ -18,6 +18,7 @@ use super::history::History;
 use super::notify::Word;
 use super::output::READ_SIZE;
 use super::reap;
+use super::sinks::Sinks;
 use super::source::Source;
 use super::supervised::Supervised;
 use crate::clock::{self, nanoseconds};
@@ -76,6 +77,7 @@ pub struct Supervisor {
     pub(super) watchdog: Option<Watchdog>,
     pub(super) console: Console,
     pub(super) console_is_watched: bool,
+    pub(super) sinks: Sinks,
     pub(super) history: History,
     pub(super) control: Control,
     /// Every container's standard input.
@@ -140,6 +142,7 @@ impl Supervisor {
             watchdog: None,
             console,
             console_is_watched: false,
+            sinks: Sinks::prepare(manifest)?,
             history: History::default(),
             control,
             null: null.into(),
@@ -157,6 +160,9 @@ impl Supervisor {
         watch(self.signals.as_fd(), Source::Signals)?;
         if let Some(network) = self.network.descriptor() {
             watch(network, Source::Network)?;
+        }
+        if let Some(syslog) = &self.sinks.syslog {
+            watch(syslog.descriptor(), Source::Syslog)?;
         }
         for (index, button) in self.buttons.iter().enumerate() {
             watch(button.descriptor(), Source::Button(index))?;
@@ -181,6 +187,7 @@ impl Supervisor {
         self.apply(Event::Tick);
         loop {
             self.look();
+            self.attend_sinks();
             self.console.flush();
             self.watch_console();
             // Nothing but a signal could fail it, and signals are blocked: all arguments are ours.
@@ -212,6 +219,7 @@ impl Supervisor {
             self.conditions.deadline(),
             self.network.deadline(),
             self.control.deadline(),
+            self.sinks.deadline(),
             watchdog,
         ];
         let Some(deadline) = deadlines.into_iter().flatten().min() else { return EpollTimeout::NONE };
@@ -242,8 +250,8 @@ impl Supervisor {
     fn attend(&mut self, source: Source, seen: EpollFlags) {
         match source {
             Source::Signals => self.read_signals(),
-            // It is flushed before each wait.
-            Source::Console => {}
+            // Both are attended before each wait.
+            Source::Console | Source::Syslog => {}
             Source::Network => self.network.attend(clock::now(), &mut self.console),
             Source::Button(index) => self.read_button(index),
             Source::Output(index) => {

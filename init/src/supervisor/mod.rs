@@ -11,6 +11,7 @@ mod notify;
 mod output;
 mod reap;
 mod signal;
+mod sinks;
 mod source;
 mod supervised;
 

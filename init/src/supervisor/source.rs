@@ -27,6 +27,8 @@ pub enum Source {
     Client(usize),
     /// The program that runs for a client, at this place.
     Exec(usize),
+    /// The syslog server.
+    Syslog,
 }
 
 impl Source {
@@ -44,6 +46,7 @@ impl Source {
             Self::Listener(place) => (8, place),
             Self::Client(place) => (9, place),
             Self::Exec(place) => (10, place),
+            Self::Syslog => (11, 0),
         };
         kind << 32 | u64::try_from(index).unwrap_or_default() & u64::from(u32::MAX)
     }
@@ -63,6 +66,7 @@ impl Source {
             8 => Self::Listener(index),
             9 => Self::Client(index),
             10 => Self::Exec(index),
+            11 => Self::Syslog,
             _ => return None,
         })
     }
@@ -86,6 +90,7 @@ mod tests {
             Source::Listener(1),
             Source::Client(32),
             Source::Exec(0),
+            Source::Syslog,
         ] {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }
