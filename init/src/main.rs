@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::ffi::c_int;
 
-use init::log::Console;
+use init::log::{Console, files};
 use init::net::Network;
 use init::supervisor::{Supervisor, Times};
 use init::watchdog::Watchdog;
@@ -16,6 +16,10 @@ init::entry!(first_process);
 
 fn first_process() -> c_int {
     if getpid().as_raw() != 1 {
+        let arguments: Vec<String> = std::env::args().collect();
+        if let Some(code) = files::serve(&arguments) {
+            return code;
+        }
         eprintln!("error: init is the first process of a Coracle machine, and of nothing else");
         return 2;
     }

@@ -21,7 +21,7 @@ pub mod supervision;
 use serde::{Deserialize, Serialize};
 
 pub use limits::{Limits, Memory, Resource, ResourceLimit, UNLIMITED};
-pub use log::{ConsoleFormat, Log, Logging, Syslog, Transport};
+pub use log::{ConsoleFormat, Files, Log, Logging, Syslog, Transport};
 pub use name::Name;
 pub use profile::{Capabilities, Namespace, Profile, Sysctl};
 pub use program::{Instruction, Program};
@@ -31,7 +31,7 @@ pub use supervision::{
 };
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// A word of the kernel's command line: whoever reads the console has a terminal that shows colours.
 pub const COLOUR: &str = "coracle.colour=1";

@@ -13,6 +13,8 @@ pub struct Log {
     pub console: ConsoleFormat,
     /// Where it is sent to, if it is.
     pub syslog: Option<Syslog>,
+    /// In which files it is written, if it is.
+    pub files: Option<Files>,
 }
 
 /// How lines appear on the console.
@@ -56,6 +58,18 @@ pub enum Transport {
     Udp,
     /// One after the other, each with its length before it (RFC 6587).
     Tcp,
+}
+
+/// Files of the machine, `NAME.log` for each service and `coracle.log` for init.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// Where they are: absolute, and normalised.
+    pub folder: String,
+    /// How many bytes a file has at most: then it becomes `NAME.log.1`, and so on.
+    pub max_size: u64,
+    /// How many there are of each service at most, with the one that is written to.
+    pub max_files: u32,
 }
 
 /// What becomes of what a service writes, beside the console.

@@ -7,21 +7,23 @@ use std::fmt::Debug;
 
 use manifest::report::Report;
 use manifest::{
-    Awaited, Backoff, Capabilities, Condition, ConsoleFormat, Container, Control, Dependency, Device, GiveUp,
-    Health, Ids, Kind, Limits, Log, Logging, Manifest, Memory, Mount, Name, Namespace, Network, OnFailure,
-    OnUnhealthy, Probe, Profile, Program, Ready, ReadyBy, Resource, ResourceLimit, Restart, RestartPolicy,
-    Seccomp, Service, Socket, Stop, Sysctl, Syslog, Then, Transport, UNLIMITED, User, Wait, Watchdog,
+    Awaited, Backoff, Capabilities, Condition, ConsoleFormat, Container, Control, Dependency, Device, Files,
+    GiveUp, Health, Ids, Kind, Limits, Log, Logging, Manifest, Memory, Mount, Name, Namespace, Network,
+    OnFailure, OnUnhealthy, Probe, Profile, Program, Ready, ReadyBy, Resource, ResourceLimit, Restart,
+    RestartPolicy, Seccomp, Service, Socket, Stop, Sysctl, Syslog, Then, Transport, UNLIMITED, User, Wait,
+    Watchdog,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":7,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":8,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
 "network":"dhcp","watchdog":{"armed":{"timeout":60}},"control":{"exec":true},"log":{"console":"text",
-"syslog":{"transport":"tcp","address":"10.0.0.2:601"}},
+"syslog":{"transport":"tcp","address":"10.0.0.2:601"},
+"files":{"folder":"/var/log","max_size":10485760,"max_files":5}},
 "services":[
 {"name":"migrate","kind":{"oneshot":{"on_failure":"abort-boot"}},"depends_on":[],"wait_for":[],
 "ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
@@ -255,7 +257,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 7,
+        version: 8,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -268,6 +270,7 @@ fn sample() -> Manifest {
         log: Log {
             console: ConsoleFormat::Text,
             syslog: Some(Syslog { transport: Transport::Tcp, address: "10.0.0.2:601".parse().unwrap() }),
+            files: Some(Files { folder: "/var/log".into(), max_size: 10 << 20, max_files: 5 }),
         },
         services: vec![
             oneshot("migrate", OnFailure::AbortBoot, RestartPolicy::OnFailure, gently, 1531),
@@ -284,7 +287,7 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 7, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 8, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
     is_written_and_read_as(&Watchdog::None, "\"none\"");
@@ -305,7 +308,7 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":7"#, r#""version":7,"future":true"#),
+        (r#""version":8"#, r#""version":8,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),

@@ -30,7 +30,7 @@ const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Folders of the machine that are mounted over when it boots, or are init's own.
-const RESERVED_FOLDERS: &[&str] = &["/coracle", "/dev", "/init", "/proc", "/run", "/sys"];
+pub(super) const RESERVED_FOLDERS: &[&str] = &["/coracle", "/dev", "/init", "/proc", "/run", "/sys"];
 
 /// The longest kernel command line, less the room that Coracle's own words take (`COMMAND_LINE_SIZE` is 2,048).
 const MAX_CMDLINE: usize = 1536;

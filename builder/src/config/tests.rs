@@ -1,6 +1,6 @@
 //! What configs mean, and what is said of those that mean nothing.
 
-use manifest::{ConsoleFormat, RestartPolicy};
+use manifest::{ConsoleFormat, Files, RestartPolicy};
 
 use super::*;
 
@@ -340,6 +340,28 @@ fn a_syslog_server_is_an_address_with_a_transport() {
     ] {
         let said = problems(&format!("name = \"m\"\nlog.syslog = \"{wrong}\"\n"));
         assert!(said.contains("is no syslog server"), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn files_have_a_folder_and_limits() {
+    let files = |table: &str| config(&format!("name = \"m\"\n[log]\n{table}\n")).log.files;
+    let expected =
+        |folder: &str, max_size, max_files| Some(Files { folder: folder.into(), max_size, max_files });
+    assert_eq!(files(""), None);
+    assert_eq!(files("folder = \"/var//log/\""), expected("/var/log", 10 << 20, 5));
+    let all = "folder = \"/logs\"\nmax-size = \"64KiB\"\nmax-files = 1";
+    assert_eq!(files(all), expected("/logs", 64 << 10, 1));
+    for (wrong, why) in [
+        ("max-size = \"1MiB\"", "log.max-size: `max-size` is for files, and there are none without `folder`"),
+        ("folder = \"logs\"", "log.folder: `logs` is not an absolute path"),
+        ("folder = \"/run/log\"", "log.folder: `/run` of the machine is Coracle's own"),
+        ("folder = \"/\"", "log.folder: `/` is the machine's root"),
+        ("folder = \"/l\"\nmax-files = 0", "log.max-files: each service has 1 to 1000 files"),
+        ("folder = \"/l\"\nmax-size = \"1KiB\"", "log.max-size: a file of a log has 16KiB to 1TiB"),
+    ] {
+        let said = problems(&format!("name = \"m\"\n[log]\n{wrong}\n"));
+        assert!(said.contains(why), "{wrong}: {said}");
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use manifest::{ConsoleFormat, IDS_PER_CONTAINER, Ids, Kind, Limits, Log, Memory, Mount, Service, Watchdog};
+use manifest::{
+    ConsoleFormat, Files, IDS_PER_CONTAINER, Ids, Kind, Limits, Log, Memory, Mount, Service, Watchdog,
+};
 use serde_json::{Value, json};
 
 use super::{Content, Entry, ImagePlan, SourceFile, supervision};
@@ -148,7 +150,11 @@ fn log(log: &Log) -> String {
         ConsoleFormat::None => "not on the console",
     };
     let syslog = log.syslog.map(|server| format!(", and to {server}")).unwrap_or_default();
-    console.to_owned() + &syslog
+    let files = log.files.as_ref().map(|files| {
+        let Files { folder, max_size, max_files } = files;
+        format!(", and in {max_files} files of {} of each service in {folder}", bytes(*max_size))
+    });
+    console.to_owned() + &syslog + &files.unwrap_or_default()
 }
 
 fn write_service(text: &mut fmt::Formatter<'_>, service: &Service, all: &[Service]) -> fmt::Result {

@@ -62,6 +62,13 @@ impl fmt::Display for Shortage {
     }
 }
 
+/// Makes a cgroup beside that of all containers, for a process of init's own. It has no limits.
+pub fn beside_all(name: &str) -> Result<File> {
+    let path = format!("/sys/fs/cgroup/{name}");
+    make_cgroup(&path)?;
+    open(path)
+}
+
 impl Parent {
     /// Makes it for `containers`, and keeps from them what init needs to start and to end them, and `kept` bytes of memory
     /// for what else it has to do.
@@ -347,14 +354,18 @@ fn processor_list(processors: &[u32]) -> Result<String> {
     Ok(numbers.join(","))
 }
 
-/// Makes the cgroup at `path`, or takes the one that is there, and limits it.
-fn make(path: &str, limits: &Limits, memory: u64) -> Result<File> {
+fn make_cgroup(path: &str) -> Result<()> {
     match create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(Error::io("make the cgroup", path.to_owned(), &error));
+            Err(Error::io("make the cgroup", path.to_owned(), &error))
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+/// Makes the cgroup at `path`, or takes the one that is there, and limits it.
+fn make(path: &str, limits: &Limits, memory: u64) -> Result<File> {
+    make_cgroup(path)?;
     let folder = open(path.to_owned())?;
     limit(&folder, limits, memory)?;
     Ok(folder)

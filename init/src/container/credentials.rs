@@ -94,6 +94,15 @@ impl Rights {
     }
 }
 
+/// Lets this process and the program that it becomes do of what only root may nothing but `kept`.
+pub fn keep_capabilities(kept: CapabilitySet) -> nix::Result<()> {
+    let capabilities = Capabilities { bounding: kept.bits(), held: kept.bits() };
+    let rights = Rights { capabilities, set_id: false, until_exec: 0 };
+    rights.bound()?;
+    rights.keep(Uid::from_raw(0))?;
+    rights.renounce()
+}
+
 /// Each set of one capability.
 fn bits() -> impl Iterator<Item = u64> {
     (0..u64::BITS).map(|number| 1 << number)

@@ -36,7 +36,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Pid, Uid, pipe2, read};
 
 pub use bundle::{Bundle, BundleMount, Source};
-pub use cgroup::{Group, Parent, Shortage};
+pub use cgroup::{Group, Parent, Shortage, beside_all};
+pub use credentials::keep_capabilities;
 pub use failure::{Failure, Step};
 pub use ids::IdRange;
 pub use running::{Running, enter};

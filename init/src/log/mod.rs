@@ -2,6 +2,8 @@
 
 mod console;
 mod feed;
+pub mod files;
+mod frame;
 mod json;
 mod line;
 mod message;
@@ -9,9 +11,11 @@ mod outbox;
 pub mod ring;
 mod syslog;
 mod timestamp;
+pub mod writer;
 
 pub use console::{Console, Speaker};
 pub use feed::Voice;
+pub use files::Files;
 pub use line::Line;
 pub use syslog::Syslog;
 pub use timestamp::Timestamp;

@@ -247,13 +247,14 @@ impl Supervisor {
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.feed(clock::now(), &mut self.console);
         }
+        self.finish_files();
         shutdown::unmount();
         let off = clock::now();
         let stop = self.times.stop.unwrap_or(off);
         self.send(&Report::Exit { code, stop_ns: nanoseconds(stop), off_ns: nanoseconds(off) });
         let took = off.saturating_sub(stop).as_millis();
         self.console.say(format_args!("everything has ended, within {took} ms"));
-        self.finish_sinks();
+        self.finish_syslog();
         self.console.drain(LAST_WORDS);
         shutdown::end(power)
     }

@@ -164,6 +164,9 @@ impl Supervisor {
         if let Some(syslog) = &self.sinks.syslog {
             watch(syslog.descriptor(), Source::Syslog)?;
         }
+        if let Some(files) = &self.sinks.files {
+            watch(files.descriptor(), Source::Files)?;
+        }
         for (index, button) in self.buttons.iter().enumerate() {
             watch(button.descriptor(), Source::Button(index))?;
         }
@@ -250,8 +253,8 @@ impl Supervisor {
     fn attend(&mut self, source: Source, seen: EpollFlags) {
         match source {
             Source::Signals => self.read_signals(),
-            // Both are attended before each wait.
-            Source::Console | Source::Syslog => {}
+            // They are attended before each wait.
+            Source::Console | Source::Syslog | Source::Files => {}
             Source::Network => self.network.attend(clock::now(), &mut self.console),
             Source::Button(index) => self.read_button(index),
             Source::Output(index) => {
@@ -293,7 +296,7 @@ impl Supervisor {
                 self.apply(Event::Answered { service, passed: outcome == Outcome::Code(0) });
                 continue;
             }
-            if self.control.reaped(pid, outcome) {
+            if self.control.reaped(pid, outcome) || self.reap_of_sinks(pid) {
                 continue;
             }
             let pid = supervision::Pid(pid.as_raw());

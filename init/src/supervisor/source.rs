@@ -29,6 +29,8 @@ pub enum Source {
     Exec(usize),
     /// The syslog server.
     Syslog,
+    /// The writer of files.
+    Files,
 }
 
 impl Source {
@@ -47,6 +49,7 @@ impl Source {
             Self::Client(place) => (9, place),
             Self::Exec(place) => (10, place),
             Self::Syslog => (11, 0),
+            Self::Files => (12, 0),
         };
         kind << 32 | u64::try_from(index).unwrap_or_default() & u64::from(u32::MAX)
     }
@@ -67,6 +70,7 @@ impl Source {
             9 => Self::Client(index),
             10 => Self::Exec(index),
             11 => Self::Syslog,
+            12 => Self::Files,
             _ => return None,
         })
     }
@@ -91,6 +95,7 @@ mod tests {
             Source::Client(32),
             Source::Exec(0),
             Source::Syslog,
+            Source::Files,
         ] {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }
