@@ -58,6 +58,14 @@ fn the_graph_brings_up_a_page_from_the_database_and_ends_in_reverse() {
 }
 
 #[test]
+fn a_log_is_shown_by_another_service() {
+    const LOG: &[u8] = b"GET /clock.log HTTP/1.0\r\n\r\n";
+    let machine = Config::of_file("configs/logs.toml").publish(80).boot();
+    assert_answers(machine.port(80), LOG, " UTC 20");
+    end(machine);
+}
+
+#[test]
 fn the_application_reaches_its_database() {
     let machine = Config::of_file("configs/app.toml").publish(3000).publish(5432).memory("1GiB").boot();
     assert_answers(machine.port(3000), HTTP, "visit 1");

@@ -6,6 +6,7 @@ mod escape;
 mod facts;
 mod greed;
 mod outside;
+mod talk;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -24,6 +25,10 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
        probe show FILE                      print a file, then end
        probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT
+       probe talk lines COUNT MILLISECONDS  write numbered lines with pauses, then pause as above
+       probe talk flood COUNT               write numbered lines of 100 bytes as fast as can be, then pause
+       probe talk many PROCESSES COUNT      let many processes write numbered lines at once, then pause
+       probe talk oddities                  write what is no line of text, and end in the middle of a line
        probe read FILE                      fail when it cannot be read
        probe chown FILE UID GID             give a file to somebody
        probe fork-bomb                      start processes until none can be, and stay with them
@@ -66,6 +71,13 @@ fn main() -> ExitCode {
             .map(|_| ExitCode::SUCCESS)
             .map_err(|error| format!("cannot read `{file}`: {error}")),
         ["chown", file, uid, gid] => chown(file, uid, gid),
+        ["talk", "lines", count, milliseconds] => talk::lines(count, milliseconds).and_then(|()| pause()),
+        ["talk", "flood", count] => talk::flood(count).and_then(|()| pause()),
+        ["talk", "many", processes, count] => talk::many(processes, count).and_then(|()| pause()),
+        ["talk", "one-of-many", process, count] => {
+            talk::one_of_many(process, count).map(|()| ExitCode::SUCCESS)
+        }
+        ["talk", "oddities"] => talk::oddities().map(|()| ExitCode::SUCCESS),
         ["fork-bomb"] => greed::fork().and_then(|()| pause()),
         ["memory-bomb"] => greed::allocate(),
         ["memory-bomb", file] => greed::fill(file),
