@@ -181,6 +181,11 @@ fn place() -> PathBuf {
 
 /// Connects to a socket, however long its path is.
 pub fn connect(socket: &Path) -> io::Result<UnixStream> {
+    match UnixStream::connect(socket) {
+        // Too long for an address.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {}
+        outcome => return outcome,
+    }
     let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
         return UnixStream::connect(socket);
     };

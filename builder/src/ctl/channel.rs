@@ -1,6 +1,6 @@
 //! A connection to a machine, and the sessions on it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -71,7 +71,7 @@ impl Channel {
 
     fn greet(&mut self) -> Result<()> {
         // Ends what a client before this one may have left of a line.
-        self.writer.write(b"\n", &self.shown)?;
+        self.writer.write(b"\n").map_err(|error| self.cannot_talk(&error))?;
         let hello = self.begin(Ask::Hello)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -96,7 +96,7 @@ impl Channel {
 
     /// Goes on with a session.
     pub fn say(&self, id: u64, ask: Ask) -> Result<()> {
-        self.writer.say(id, ask, &self.shown)
+        self.writer.say(id, ask).map_err(|error| self.cannot_talk(&error))
     }
 
     /// The way to the machine, for another thread.
@@ -174,6 +174,11 @@ impl Channel {
         )
     }
 
+    fn cannot_talk(&self, error: &io::Error) -> Error {
+        // What the write's time limit is told as.
+        if error.kind() == ErrorKind::WouldBlock { self.is_silent() } else { self.has_ended() }
+    }
+
     /// Why there will be no answer any more.
     pub fn has_ended(&self) -> Error {
         let shown = &self.shown;
@@ -187,15 +192,14 @@ impl Channel {
 
 impl Writer {
     /// Goes on with a session, or begins one.
-    pub fn say(&self, id: u64, ask: Ask, shown: &str) -> Result<()> {
-        let mut line = serde_json::to_vec(&Request { id, ask }).doing(|| "write a request")?;
+    pub fn say(&self, id: u64, ask: Ask) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&Request { id, ask })?;
         line.push(b'\n');
-        self.write(&line, shown)
+        self.write(&line)
     }
 
-    fn write(&self, line: &[u8], shown: &str) -> Result<()> {
-        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.write_all(line).doing(|| format!("talk to the machine `{shown}`"))
+    fn write(&self, line: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(line)
     }
 }
 

@@ -64,7 +64,7 @@ struct Line {
 impl Line {
     /// Whether it could be said; when not, the thread that waits for answers learns of the connection's end as well.
     fn say(&self, ask: Ask) -> bool {
-        self.writer.say(self.id, ask, "").is_ok()
+        self.writer.say(self.id, ask).is_ok()
     }
 }
 
