@@ -172,6 +172,8 @@ fn is_last(answer: &Answer) -> bool {
 #[cfg(test)]
 mod tests {
     use manifest::control::VERSION;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -276,5 +278,77 @@ mod tests {
         }
         assert_eq!(board.client_says(1, &request(1, Ask::InputEnd)), []);
         assert_eq!(board.machine_says(b"garbage"), None);
+    }
+
+    /// What a random life consists of.
+    #[derive(Debug, Clone)]
+    enum Act {
+        Says(Client, u64, Ask),
+        Leaves(Client),
+        /// The machine says this of a session by its number on the line, whether there is one or not.
+        Answers(u64, Answer),
+    }
+
+    fn acts() -> impl Strategy<Value = Act> {
+        let ask = prop_oneof![
+            Just(Ask::Status),
+            Just(Ask::Usage),
+            Just(Ask::InputEnd),
+            Just(Ask::Cancel),
+            Just(Ask::Hello)
+        ];
+        let answer = prop_oneof![Just(Answer::Started), Just(Answer::Done), Just(Answer::Exit { code: 1 })];
+        prop_oneof![
+            4 => (0..3_u64, 0..3_u64, ask).prop_map(|(client, id, ask)| Act::Says(client, id, ask)),
+            1 => (0..3_u64).prop_map(Act::Leaves),
+            4 => (0..20_u64, answer).prop_map(|(id, answer)| Act::Answers(id, answer)),
+        ]
+    }
+
+    proptest! {
+        /// A model that remembers who began which session on the line, and which of them still goes on.
+        #[test]
+        fn whatever_happens_answers_reach_whoever_asked_and_nobody_else(acts in vec(acts(), 0..60)) {
+            let mut board = greeted();
+            let mut going: BTreeMap<u64, (Client, u64)> = BTreeMap::new();
+            let mut last = 1;
+            for act in acts {
+                let (asker, sent) = match &act {
+                    Act::Says(client, id, ask) => (Some(*client), board.client_says(*client, &request(*id, ask.clone()))),
+                    Act::Leaves(client) => (Some(*client), board.client_leaves(*client)),
+                    Act::Answers(id, answer) => (None, board.machine_says(&response(*id, answer.clone())).unwrap()),
+                };
+                for one in sent {
+                    match (one, asker) {
+                        (Sent::Machine(Request { id, ask: Ask::Status | Ask::Usage }), Some(client)) => {
+                            prop_assert!(id > last, "a number is used twice");
+                            last = id;
+                            let Act::Says(_, own, _) = &act else { panic!("nobody asked") };
+                            prop_assert!(!going.values().any(|session| *session == (client, *own)));
+                            going.insert(id, (client, *own));
+                        }
+                        (Sent::Machine(Request { id, ask }), Some(client)) => {
+                            prop_assert_eq!(going[&id].0, client);
+                            let goes_on = matches!((&act, ask), (Act::Says(_, _, Ask::Cancel | Ask::InputEnd), _));
+                            if !goes_on {
+                                going.remove(&id);
+                            }
+                        }
+                        (Sent::Machine(request), None) => panic!("{request:?} comes from nobody"),
+                        (Sent::Client(to, _), Some(client)) => prop_assert_eq!(to, client),
+                        (Sent::Client(to, Response { id, .. }), None) => {
+                            let Act::Answers(number, answer) = &act else { panic!("nobody answered") };
+                            prop_assert_eq!(going[number], (to, id));
+                            if *answer != Answer::Started {
+                                going.remove(number);
+                            }
+                        }
+                    }
+                }
+                for client in 0..3 {
+                    prop_assert_eq!(board.is_idle(client), !going.values().any(|(other, _)| *other == client));
+                }
+            }
+        }
     }
 }
