@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use manifest::control::{Answer, Ask, Power};
+use manifest::control::{Answer, Ask, MachineState, Power};
 
 use super::channel::{Channel, Heard, PATIENCE};
 use crate::error::{Error, Result};
@@ -17,9 +17,8 @@ pub fn end(channel: &mut Channel, power: Power, waits: bool) -> Result<()> {
 }
 
 /// Waits until the connection ends, as it does when QEMU ends. Where QEMU goes on, because the machine boots again or
-/// has halted, its clock begins anew, or there are no answers any more: PID 1 gives them to its last moment.
+/// has halted, there comes one that is not about to end, or no answer any more: PID 1 gives them to its last moment.
 fn wait(channel: &mut Channel, patience: Duration) -> Result<()> {
-    let mut last_ns = 0;
     let mut heard_at = Instant::now();
     while heard_at.elapsed() < patience {
         // Fails when the connection has ended.
@@ -30,15 +29,12 @@ fn wait(channel: &mut Channel, patience: Duration) -> Result<()> {
         while let Some(rest) = LOOK_AGAIN.checked_sub(asked_at.elapsed()) {
             match channel.hear(Some(rest)) {
                 Heard::End => return Ok(()),
-                Heard::Answer(_, Answer::Machine(machine)) if machine.now.monotonic_ns < last_ns => {
+                Heard::Answer(_, Answer::Machine(machine)) if machine.state != MachineState::Stopping => {
                     return Ok(());
                 }
-                Heard::Answer(_, Answer::Machine(machine)) => {
-                    last_ns = machine.now.monotonic_ns;
-                    heard_at = Instant::now();
-                }
                 Heard::Answer(_, Answer::Error { why }) => return Err(Error::new(why)),
-                Heard::Answer(..) | Heard::Nothing => {}
+                Heard::Answer(..) => heard_at = Instant::now(),
+                Heard::Nothing => {}
             }
         }
     }
@@ -49,21 +45,26 @@ fn wait(channel: &mut Channel, patience: Duration) -> Result<()> {
 mod tests {
     use manifest::control::Machine;
 
-    use super::super::fake::{Fake, at, machine};
+    use super::super::fake::{Fake, machine};
     use super::*;
 
     #[test]
-    fn a_machine_has_ended_when_its_clock_begins_anew_or_it_says_nothing_any_more() {
-        for clocks in [vec![5_000, 5_500, 80], vec![5_000]] {
-            let mut clocks = clocks.into_iter();
-            let fake = Fake::machine(move |id, ask, say| match (ask, clocks.next()) {
-                (Ask::Status, Some(clock)) => {
-                    say(id, Answer::Machine(Machine { now: at(clock), ..machine() }));
+    fn a_machine_has_ended_when_another_one_answers_or_nobody_does() {
+        use MachineState::{Starting, Stopping};
+        for states in [vec![Stopping, Stopping, Starting], vec![Starting], vec![Stopping]] {
+            let count = states.len();
+            let (sender, asked) = std::sync::mpsc::channel();
+            let mut states = states.into_iter();
+            let fake = Fake::machine(move |id, ask, say| {
+                assert_eq!(ask, Ask::Status);
+                sender.send(()).unwrap();
+                if let Some(state) = states.next() {
+                    say(id, Answer::Machine(Machine { state, ..machine() }));
                     say(id, Answer::Done);
                 }
-                (other, _) => assert_eq!(other, Ask::Status),
             });
             assert_eq!(wait(&mut fake.channel(), Duration::from_millis(1200)), Ok(()));
+            assert!(asked.try_iter().count() >= count);
         }
     }
 
