@@ -242,6 +242,7 @@ impl Config {
         command.stderr(File::create(folder.join("run.log")).unwrap());
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run `coracle`: {error}"));
         let mut machine = Machine {
+            name: self.name.clone(),
             folder,
             child,
             lines: BTreeMap::new(),
@@ -273,6 +274,7 @@ pub fn probe_image() -> String {
 
 /// A machine that runs.
 pub struct Machine {
+    name: String,
     folder: PathBuf,
     child: Child,
     lines: BTreeMap<String, Line>,
@@ -307,6 +309,13 @@ impl Machine {
                 Err(problem) => panic!("{problem}"),
             };
         }
+    }
+
+    /// `coracle ctl` for this machine, which others of its name may run beside.
+    pub fn ctl(&self, arguments: &[&str]) -> Command {
+        let mut command = coracle();
+        command.args(["ctl", "-m", &format!("{}.{}", self.name, self.child.id())]).args(arguments);
+        command
     }
 
     /// Waits until all oneshots have completed and every service has been started.

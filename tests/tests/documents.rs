@@ -26,11 +26,11 @@ fn the_readme_shows_the_demos_config() {
 #[test]
 fn the_readmes_commands_work() {
     let shown = blocks(&read("README.md"), "console").concat();
-    // `run` is what run.rs and configs.rs do.
+    // `run` is what run.rs and configs.rs do, and `ctl` what control.rs does.
     let commands: Vec<&str> = shown
         .lines()
         .filter_map(|line| line.strip_prefix("$ coracle "))
-        .filter(|command| !command.starts_with("run "))
+        .filter(|command| !command.starts_with("run ") && !command.starts_with("ctl "))
         .collect();
     assert_eq!(commands.len(), 3, "{commands:?}");
     let out = folder("readme").display().to_string();
@@ -108,6 +108,7 @@ fn links_between_documents_lead_somewhere() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "docs/config.md",
+        "docs/control.md",
         "docs/escapes.md",
         "docs/security.md",
         "docs/supervision.md",
