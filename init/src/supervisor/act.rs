@@ -43,22 +43,21 @@ impl Supervisor {
             }
             step(&mut self.state, event, now, &mut actions);
             for action in actions.drain(..) {
-                events.extend(self.perform(action));
+                events.extend(self.perform(action, now));
             }
         }
     }
 
-    /// Does one thing, and says what happened by that.
-    fn perform(&mut self, action: Action) -> Option<Event> {
+    /// Does one thing that was decided at `time`, and says what happened by that.
+    fn perform(&mut self, action: Action, time: Duration) -> Option<Event> {
         match action {
             Action::Start(index) => return self.start(index),
             Action::Signal(index, pid) => self.signal(index, Pid::from_raw(pid.0)),
             Action::Kill(index) => self.kill(index),
             Action::Ask(index, question) => return self.ask(index, question),
             Action::Forget(index) => self.stop_asking(index),
-            Action::Tell(index, fact) => self.tell_fact(index, fact),
+            Action::Tell(index, fact) => self.tell_fact(index, fact, time),
             Action::TellStop(power) => {
-                let time = clock::now();
                 self.times.stop = Some(time);
                 self.console.say(format_args!("the machine {}", tell::power(power)));
                 self.history.note(Record { time, service: None, entry: Entry::Stops(power) });
@@ -75,8 +74,8 @@ impl Supervisor {
         }
     }
 
-    /// Keeps a fact, and says it if it is news.
-    fn tell_fact(&mut self, index: Index, fact: Fact) {
+    /// Keeps a fact with the time at which it was decided, and says it if it is news.
+    fn tell_fact(&mut self, index: Index, fact: Fact, time: Duration) {
         let entry = match fact {
             Fact::Ended(outcome) => Entry::Ended(self.end_of(index, outcome)),
             fact => Entry::Fact(fact),
@@ -92,7 +91,6 @@ impl Supervisor {
             };
             self.tell(index, format_args!("{predicate}"));
         }
-        let time = clock::now();
         if let Some(service) = self.services.get_mut(index) {
             service.story.note(&entry, time);
             if let Entry::Ended(end) = &entry {
