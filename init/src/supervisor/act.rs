@@ -193,8 +193,9 @@ impl Supervisor {
     fn signal(&mut self, index: Index, pid: Pid) {
         let Some(service) = self.services.get_mut(index) else { return };
         // Layers and memory have nothing to write back. To take a container's mounts apart costs RCU grace
-        // periods and the ends of ten file systems, while the next service waits for its signal.
-        if !service.launch.has_volumes() {
+        // periods and the ends of ten file systems, while the next service waits for its signal. Of a machine
+        // that goes on, they would stay with all that is in them.
+        if self.state.is_ending() && !service.launch.has_volumes() {
             // Without a descriptor to spare it takes that long after all.
             service.mounts = container::keep_mounts(pid).ok();
         }
