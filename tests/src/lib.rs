@@ -16,6 +16,8 @@ mod answer;
 mod caller;
 mod image;
 mod line;
+mod model;
+pub mod oracle;
 pub mod place;
 mod slot;
 mod tree;
@@ -31,6 +33,8 @@ pub use answer::assert_answers;
 pub use caller::{Abi, caller};
 pub use image::{Entry, Image, Layer, layout};
 pub use line::Line;
+pub use model::{Model, Policy, Restarts};
+pub use oracle::Oracle;
 pub use tree::Tree;
 pub use vm::{Config, Ended, Kernel, Machine, Monitor, probe_image};
 

@@ -69,6 +69,7 @@ pub struct Config {
     /// Further arguments of QEMU.
     devices: Vec<String>,
     timeout: Duration,
+    console_is_read: bool,
 }
 
 impl Config {
@@ -83,6 +84,7 @@ impl Config {
             published: Vec::new(),
             devices: Vec::new(),
             timeout: MACHINE_TIMEOUT,
+            console_is_read: true,
         }
     }
 
@@ -157,6 +159,12 @@ impl Config {
     /// A further device, as QEMU's option names it.
     pub fn device(mut self, option: &str, value: &str) -> Self {
         self.devices.extend([option, value].map(str::to_owned));
+        self
+    }
+
+    /// Lets nobody read what the machine writes to its console: it blocks as soon as a pipe is full.
+    pub fn unread_console(mut self) -> Self {
+        self.console_is_read = false;
         self
     }
 
@@ -238,7 +246,8 @@ impl Config {
             command.args(some.iter().flat_map(|name| port_arguments(&bus, name)));
         }
         command.stdin(Stdio::null());
-        command.stdout(File::create(folder.join("console.log")).unwrap());
+        let console = File::create(folder.join("console.log")).unwrap();
+        command.stdout(if self.console_is_read { console.into() } else { Stdio::piped() });
         command.stderr(File::create(folder.join("run.log")).unwrap());
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run `coracle`: {error}"));
         let mut machine = Machine {
@@ -309,6 +318,11 @@ impl Machine {
                 Err(problem) => panic!("{problem}"),
             };
         }
+    }
+
+    /// Where its console, its report and what a test keeps of it are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// `coracle ctl` for this machine, which others of its name may run beside.
@@ -470,6 +484,16 @@ impl Monitor {
             self.0.read_line(&mut answer).unwrap();
             assert!(!answer.contains("\"error\""), "QEMU, asked for {command}: {answer}");
         }
+    }
+
+    /// Lets the machine's time stand still.
+    pub fn stop(&mut self) {
+        self.ask(&json!({ "execute": "stop" }));
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&mut self) {
+        self.ask(&json!({ "execute": "cont" }));
     }
 
     /// The names of all events until QEMU's end.

@@ -5,6 +5,8 @@
 
 pub mod hostile;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Where the probe expects its port, unless its command line names another path.
@@ -220,6 +222,24 @@ pub struct Output {
     pub stdout: String,
     /// What it complained about, likewise.
     pub stderr: String,
+}
+
+/// How the whole machine is: what `probe census` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Census {
+    /// Processes that have ended and that nobody has reaped for a second.
+    pub zombies: Vec<i32>,
+    /// Bytes of memory of PID 1's own (`RssAnon`).
+    pub init_memory: u64,
+    /// What PID 1's descriptors lead to, sorted; of pipes and sockets the kind.
+    pub init_descriptors: Vec<String>,
+    /// The cgroups of services, sorted.
+    pub cgroups: Vec<String>,
+    /// PID 1's mounts.
+    pub mounts: Vec<String>,
+    /// How many namespaces of each kind somebody is in.
+    pub namespaces: BTreeMap<String, usize>,
 }
 
 #[cfg(test)]

@@ -2,17 +2,23 @@
 
 mod agent;
 mod calls;
+mod census;
 mod escape;
 mod facts;
+mod fault;
 mod greed;
 mod outside;
 mod talk;
 
+use std::fmt::Display;
+use std::io;
 use std::process::{Command, ExitCode, Stdio};
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -40,7 +46,16 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe spy                            look for a program that is init's among all processes
        probe precede|spoil                  as the machine's first process: leave an outsider behind, or spoil
                                             the boot manifest, and become init
-       probe outside                        do what the file of orders says";
+       probe outside                        do what the file of orders says
+       probe census                         print how the whole machine is, as JSON
+       probe family COUNT                   live with so many children, whoever dies
+       probe chaos SEED MILLISECONDS PREFIX kill processes of services with such names, and print how many
+       probe ambush SERVICE cloned|executed kill it and what comes in its place at this stage; print whether it was cloned
+       probe storm COUNT                    send so many signals to PID 1
+       probe clients COUNT MILLISECONDS     open so many connections to the control channel
+       probe descriptors PID [SPARE]        let a process have so many more descriptors, or 1024
+       probe set-clock SECONDS              set the wall clock, in seconds since 1970
+       probe hang FOLDER                    mount a file system that never answers";
 
 fn main() -> ExitCode {
     // First of all: this instant is what start-up times are measured to.
@@ -95,12 +110,43 @@ fn main() -> ExitCode {
         ["precede"] => outside::precede().map(|never| match never {}),
         ["spoil"] => outside::spoil().map(|never| match never {}),
         ["outside"] => Ok(outside::obey()),
+        ["census"] => print(census::take()),
+        ["chaos", seed, duration, prefix] => number(seed).and_then(|seed| {
+            let duration = Duration::from_millis(number(duration)?);
+            print(fault::chaos(seed, duration, prefix))
+        }),
+        ["family", count] => number(count).and_then(|count| print(fault::family(count))),
+        ["ambush", service, "cloned"] => print(fault::ambush(service, false)),
+        ["ambush", service, "executed"] => print(fault::ambush(service, true)),
+        ["storm", count] => number(count).and_then(|count| print(fault::storm(count))),
+        ["clients", count, duration] => number(count).and_then(|count| {
+            let duration = Duration::from_millis(number(duration)?);
+            print(fault::clients(count, duration))
+        }),
+        ["descriptors", pid] => number(pid).and_then(|pid| print(fault::limit_descriptors(pid, None))),
+        ["descriptors", pid, spare] => number(pid).and_then(|pid| {
+            let spare = number(spare)?;
+            print(fault::limit_descriptors(pid, Some(spare)))
+        }),
+        ["set-clock", seconds] => number(seconds).and_then(|seconds| print(fault::set_clock(seconds))),
+        ["hang", folder] => print(fault::hang(folder)),
         _ => Err(USAGE.to_owned()),
     };
     outcome.unwrap_or_else(|problem| {
         eprintln!("probe: {problem}");
         ExitCode::from(2)
     })
+}
+
+fn number<N: FromStr<Err: Display>>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|error| format!("`{text}` is no number: {error}"))
+}
+
+/// Prints what came of it, as JSON.
+fn print<T: Serialize>(result: io::Result<T>) -> Result<ExitCode, String> {
+    let value = result.map_err(|error| error.to_string())?;
+    println!("{}", serde_json::to_string(&value).map_err(|error| error.to_string())?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The monotonic clock, which is the machine's and not the container's.
@@ -112,7 +158,7 @@ fn monotonic_ns() -> u64 {
 
 /// For a probe that may not open a port, having another user than root.
 fn identity(file: &str, first_ns: u64, born_with: Vec<u32>) -> Result<ExitCode, String> {
-    let write = || -> std::io::Result<()> {
+    let write = || -> io::Result<()> {
         let identity = facts::identity(first_ns, born_with)?;
         std::fs::write(file, serde_json::to_vec(&identity)?)
     };
