@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tests::oracle::survived;
 use tests::{Config, Line, demo_image, eventually};
 
 /// Signals that end a process and that a shell can send to itself, and two real-time ones. The first process of a
@@ -77,6 +78,8 @@ fn every_exit_code_is_told_as_it_was_and_a_crash_loop_disturbs_nobody() {
     for signal in SIGNALS {
         assert_eq!(told[&format!("s{signal}")], [sentence(128 + signal)], "signal {signal}");
     }
+    survived("exit codes", "0 to 255", 256);
+    survived("ends by signals", "sh -c 'kill -N $$'", SIGNALS.len() as u64);
     for n in 0..50 {
         let ends = &told[&format!("loop{n}")];
         assert!(

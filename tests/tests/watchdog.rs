@@ -1,5 +1,6 @@
 //! Who reboots a machine whose PID 1 is stuck, and that nobody else's machine is rebooted.
 
+use tests::oracle::survived;
 use tests::{Config, Kernel, Line, Machine, eventually};
 
 const SRV: &str = "volumes = [\"/srv:/machine/srv\"]";
@@ -35,6 +36,7 @@ fn the_kernels_own_watchdog_reboots_a_machine_whose_pid_1_is_stuck() {
     let (events, output) = is_stuck(machine);
     assert!(events.iter().all(|event| event != "WATCHDOG"), "{events:?}");
     assert!(output.contains("softdog: Initiating system reboot"), "{output}");
+    survived("a stuck PID 1", "its code overwritten by an endless loop: softdog", 1);
 }
 
 #[test]
@@ -70,6 +72,7 @@ fn the_hardwares_watchdog_comes_before_the_kernels_own() {
     }
     let (events, _) = is_stuck(machine);
     assert!(events.iter().any(|event| event == "WATCHDOG"), "{events:?}");
+    survived("a stuck PID 1", "its code overwritten by an endless loop: i6300esb", 1);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod fuzz;
 mod images;
 mod process;
 mod setup;
+mod soak;
 mod sources;
 mod suite;
 mod tidy;
@@ -83,6 +84,12 @@ const TASKS: &[Task] = &[
         options: fuzz::OPTIONS,
         purpose: "feed these readers, or all of them, with what may break them, for 300 seconds each",
         perform: fuzz::fuzz,
+    },
+    Task {
+        name: "soak",
+        options: soak::OPTIONS,
+        purpose: "do faults to machines, each long form for 10 minutes, and write docs/faults.md",
+        perform: soak::soak,
     },
 ];
 

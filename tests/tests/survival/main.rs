@@ -5,5 +5,6 @@
 
 mod chaos;
 mod clock;
+mod many;
 mod stages;
 mod storms;

@@ -1,0 +1,63 @@
+//! Very many services, and very many that crash: the forms that only `cargo xtask soak` has the time for.
+
+use std::thread;
+use std::time::Duration;
+
+use tests::oracle::{OVERSEER, ends, length, services, survived};
+use tests::{Config, Model, Oracle, probe_image};
+
+#[test]
+#[ignore = "takes 4 GiB of memory and a minute"]
+fn a_thousand_services_start_run_and_stop() {
+    let image = probe_image();
+    let many: String = (0..1000)
+        .map(|n| {
+            format!(
+                "[service.s{n}]\nimage = \"{image}\"\ncommand = [\"/probe\", \"pause\"]\nnetwork = \"none\"\n\
+                 read-only = true\n"
+            )
+        })
+        .collect();
+    let machine = Config::new("thousand")
+        .with(&many)
+        .probe("overseer", OVERSEER)
+        .memory("4GiB")
+        .timeout(Duration::from_secs(900))
+        .boot();
+    let mut oracle = Oracle::of(&machine, Model::default());
+    oracle.count(&machine, machine.probe("overseer"));
+    assert_eq!(services(&machine).len(), 1001);
+    oracle.judge(&machine, machine.probe("overseer"));
+    drop(oracle);
+    let ended = machine.power_off();
+    assert_eq!(ended.code, 0, "{}", ended.output);
+    survived("1,000 services in one machine", "one wave at boot, one stop", 1000);
+}
+
+#[test]
+#[ignore = "takes as long as the whole soak"]
+fn crash_loops_of_fifty_services_follow_the_formula() {
+    let image = probe_image();
+    let loops: String = (0..50)
+        .map(|n| {
+            format!(
+                "[service.loop{n}]\nimage = \"{image}\"\ncommand = [\"/probe\", \"exit\", \"{}\"]\n",
+                n % 3
+            )
+        })
+        .collect();
+    let duration = length(Duration::from_secs(60));
+    let machine = Config::new("loops")
+        .with(&loops)
+        .probe("overseer", OVERSEER)
+        .timeout(duration + Duration::from_secs(300))
+        .boot();
+    let oracle = Oracle::of(&machine, Model::default());
+    thread::sleep(duration);
+    oracle.judge_services(&machine);
+    let crashes: usize = ends(&oracle.events()).values().sum();
+    drop(oracle);
+    let ended = machine.power_off();
+    assert_eq!(ended.code, 0, "{}", ended.output);
+    survived("crash loops of 50 services", "exit 0, 1 and 2 at once", crashes as u64);
+}
