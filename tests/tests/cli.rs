@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -113,4 +115,46 @@ fn a_seccomp_profile_is_read_from_a_file_and_its_mistakes_are_named() {
     let (_, stdout, stderr) = run(&["plan", path.to_str().unwrap()]);
     let listed = format!("service.a.seccomp: may make the system calls that {} allows", profile.display());
     assert!(stdout.contains(&listed), "{stdout}{stderr}");
+}
+
+#[test]
+fn a_machine_that_does_not_run_is_told_with_a_way_out() {
+    let session = tempfile::tempdir().unwrap();
+    // What a killed run leaves, of a process that cannot be there.
+    let left = session.path().join("coracle/shop.4194304");
+    fs::create_dir_all(&left).unwrap();
+    fs::set_permissions(left.parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
+    fs::write(left.join("machine.json"), r#"{"name":"shop","pid":4194304,"since":0}"#).unwrap();
+    drop(UnixListener::bind(left.join("ctl")).unwrap());
+    let ctl = |arguments: &[&str]| {
+        let output =
+            coracle().arg("ctl").args(arguments).env("XDG_RUNTIME_DIR", session.path()).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, _, said) = ctl(&["status"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        said,
+        "error: no machine runs here\n\
+         hint: `coracle run CONFIG` runs one; `--socket FILE` leads to one under a QEMU of your own\n"
+    );
+    assert!(!left.exists(), "what a killed run has left is still there");
+    assert_eq!(ctl(&["ls"]), (Some(0), "NAME  PID  SINCE\n".to_owned(), String::new()));
+    assert_eq!(ctl(&["ls", "--json"]), (Some(0), String::new(), String::new()));
+    for (arguments, code, part) in [
+        (&["-m", "shop", "logs"][..], 1, "error: no machine called `shop` runs here\nhint: "),
+        (&["--socket", "/nonexistent", "status"], 1, "error: cannot connect to `/nonexistent`: No such file"),
+        (&["exec", "web"], 2, "<PROGRAM>"),
+        (&["exec", "-e", "=x", "web", "true"], 2, "it is written NAME=VALUE"),
+        (&["exec", "-w", "tmp", "web", "true"], 2, "it begins with `/`"),
+        (&["restart"], 2, "<SERVICE>"),
+        (&["top", "--json", "--metrics"], 2, "cannot be used with"),
+    ] {
+        let (got, _, said) = ctl(arguments);
+        assert!(got == Some(code) && said.contains(part), "{arguments:?}: {got:?} {said}");
+    }
 }
