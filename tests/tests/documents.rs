@@ -46,7 +46,9 @@ fn the_readmes_commands_work() {
 #[test]
 fn the_simulation_that_is_shown_is_what_coracle_prints() {
     let document = read("docs/supervision.md");
-    let (command, shown) = blocks(&document, "console")[0].split_once('\n').unwrap();
+    let blocks = blocks(&document, "console");
+    let simulation = blocks.iter().find(|block| block.starts_with("$ coracle simulate ")).unwrap();
+    let (command, shown) = simulation.split_once('\n').unwrap();
     let (config, rest) = command.strip_prefix("$ coracle simulate ").unwrap().split_once(' ').unwrap();
     let events = rest.strip_prefix("--event \"").unwrap().trim_end_matches('"');
     let output = coracle().args(["simulate", config, "--event", events]).output().unwrap();
