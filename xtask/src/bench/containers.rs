@@ -80,6 +80,12 @@ fn each(many: &Many<'_>, name: &str, init: Init<'_>) -> Result<f64> {
     Ok((span(&many.build(name, 1 + MORE, init)?)? - one) / f64::from(MORE))
 }
 
+/// The floor of S4 on the host's own kernel.
+pub fn floor_of_one(bench: &Bench) -> Result<f64> {
+    let many = Many { bench, kernel: Kernel::Own, kind: "oneshot", word: "end", keys: "" };
+    each(&many, "floor-ends", Init::Floor(bench))
+}
+
 /// Measures S4.
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();

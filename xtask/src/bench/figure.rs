@@ -20,6 +20,8 @@ pub const MEGABYTES: Unit = Unit { name: "MB", decimals: 2 };
 /// 10³ bytes.
 pub const KILOBYTES: Unit = Unit { name: "KB", decimals: 1 };
 
+/// How often something happens.
+pub const TIMES: Unit = Unit { name: "times", decimals: 0 };
 /// 2²⁰ bytes, as QEMU counts memory.
 pub const MEBIBYTES: Unit = Unit { name: "MiB", decimals: 0 };
 

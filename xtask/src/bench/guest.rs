@@ -209,8 +209,14 @@ impl Guest {
 
     /// Presses the power button, and returns how many nanoseconds the stop took by the guest's clock.
     pub fn power_off(mut self) -> Result<u64> {
-        let begun = Instant::now();
         self.signal(Signal::TERM);
+        let (stop, off) = self.end()?;
+        Ok(off.saturating_sub(stop))
+    }
+
+    /// Waits until the guest ends by itself, and returns when its stop began and when it was over.
+    pub fn end(&mut self) -> Result<(u64, u64)> {
+        let begun = Instant::now();
         while self.child.try_wait().map_err(because("cannot wait for the guest"))?.is_none() {
             if begun.elapsed() > DEADLINE {
                 return Err(self.failure("did not power off"));
@@ -218,7 +224,7 @@ impl Guest {
             thread::sleep(Duration::from_millis(10));
         }
         let exit = self.reports()?.into_iter().find_map(|report| match report {
-            Report::Exit { stop_ns, off_ns, .. } => Some(off_ns.saturating_sub(stop_ns)),
+            Report::Exit { stop_ns, off_ns, .. } => Some((stop_ns, off_ns)),
             Report::Ready { .. } => None,
         });
         exit.ok_or_else(|| self.failure("ended without a report"))

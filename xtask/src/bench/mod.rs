@@ -13,17 +13,20 @@ mod conversion;
 mod document;
 mod figure;
 mod guest;
+mod idle;
 mod layout;
 mod machine;
 mod memory;
 mod peers;
 mod pinned;
+mod restart;
 mod sample;
 mod shutdown;
 mod size;
 mod smallest;
 mod start;
 mod store;
+mod stuck;
 mod usage;
 
 use std::path::PathBuf;
@@ -44,7 +47,7 @@ struct Row {
     measure: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 17] = [
     Row {
         name: "B1",
         question: "A machine built for the first time",
@@ -101,6 +104,12 @@ const ROWS: [Row; 14] = [
         measure: containers::measure,
     },
     Row {
+        name: "S5",
+        question: "From the end of a service to its next run",
+        method: restart::METHOD,
+        measure: restart::measure,
+    },
+    Row {
         name: "M1",
         question: "Memory of PID 1 and of an idle container",
         method: memory::METHOD,
@@ -114,11 +123,18 @@ const ROWS: [Row; 14] = [
         method: shutdown::METHOD,
         measure: shutdown::measure,
     },
+    Row {
+        name: "D2",
+        question: "Shutdown with services that are stuck",
+        method: stuck::METHOD,
+        measure: stuck::measure,
+    },
+    Row { name: "I1", question: "Wake-ups of an idle machine", method: idle::METHOD, measure: idle::measure },
 ];
 
 /// The names of all rows: what `cargo xtask bench` can be asked for.
 pub const NAMES: &[&str] =
-    &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "S3", "S4", "M1", "M2", "M3", "D1"];
+    &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "S3", "S4", "S5", "M1", "M2", "M3", "D1", "D2", "I1"];
 
 /// Where a benchmark finds what it measures.
 struct Bench<'a> {

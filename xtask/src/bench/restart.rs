@@ -1,0 +1,45 @@
+//! S5: how long a service is away that has ended.
+
+use super::Bench;
+use super::boot::millions;
+use super::containers;
+use super::figure::{Figure, Goal, MILLION_INSTRUCTIONS, Measure};
+use super::guest::Guest;
+use super::machine::{Kernel, Machine, image_of};
+use crate::process::Result;
+
+/// For the document.
+pub const METHOD: &str = "\
+Instructions from one run of a service to the next, less the backoff of 1 ms, the shortest that there is, in which
+the clock of a counted guest jumps: a ninety-ninth of what a machine takes whose
+service, which ends at once, is given up after 100 runs, more than one that gives it up after the first. Floor: S4's,
+which does nothing but clone, wait and reap. systemd waits 100 ms before a restart by default, whatever that costs.";
+
+/// As many ends as can be counted before a service is given up.
+const RUNS: u32 = 100;
+/// Millions of nanoseconds.
+const BACKOFF: f64 = 1.0;
+
+/// Measures S5.
+pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
+    let image = image_of(bench, "moment", &bench.moment)?;
+    let span = |runs: u32| {
+        let service = format!(
+            "[service.s]\nimage = \"{image}\"\ncommand = [\"/moment\", \"end\"]\n\
+             backoff = {{ first = \"1ms\", cap = \"1ms\" }}\n\
+             give-up = {{ after = {runs}, within = \"1h\", then = \"poweroff\" }}\n"
+        );
+        let machine = Machine::build(bench, &format!("crashes-{runs}"), Kernel::Own, &service, None)?;
+        let mut guest = Guest::counted(&machine)?;
+        let first = guest.ready()?.first_start;
+        let (stop, _) = guest.end()?;
+        Ok::<f64, String>(millions(stop.saturating_sub(first)))
+    };
+    let ours = (span(RUNS)? - span(1)?) / f64::from(RUNS - 1) - BACKOFF;
+    let floor = containers::floor_of_one(bench)?;
+    Ok(vec![
+        Figure::new("S5", "crash to the next run", MILLION_INSTRUCTIONS, ours)
+            .floor(floor)
+            .goal(Goal::AtMost(2.0, Measure::Floors)),
+    ])
+}
