@@ -453,6 +453,16 @@ pub struct Node {
     pub end: Option<End>,
 }
 
+/// What a machine writes on its console when it is ready, as one line, unless somebody looks at it on a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootReport {
+    /// The machine.
+    pub boot: Boot,
+    /// Its services.
+    pub nodes: Vec<Node>,
+}
+
 /// A piece of a service's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use manifest::control::{BootReport, Cause, Node};
 use probe::Request;
-use tests::{Config, Line, demo_image, eventually, folder};
+use tests::{Config, Line, Machine, demo_image, eventually, folder};
 
 /// A service of busybox that notes its turn in `/log/order`, and goes on with `script`.
 fn noting(table: &str, name: &str, script: &str, keys: &str) -> String {
@@ -21,6 +22,33 @@ const LOG: &str = "volumes = [\"/srv/log:/log\", \"/proc:/machine/proc\"]";
 
 fn order(witness: &Line) -> String {
     witness.read("/log/order").replace('\n', " ").trim_end().to_owned()
+}
+
+/// One line of the console has the moments of all services, and they are in the order of the graph.
+fn the_boot_is_told(machine: &Machine) {
+    let mut told: Option<BootReport> = None;
+    eventually("the boot is told", || {
+        let console = machine.console();
+        let lines = console.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let mut own = lines.filter_map(|line| line.trim().strip_prefix("coracle | "));
+        let line = own.find(|text| text.starts_with('{'));
+        told = line.map(|line| serde_json::from_str(line).expect("it is a report"));
+        told.is_some()
+    });
+    let BootReport { boot, nodes } = told.expect("it was told");
+    assert!(boot.init_ns < boot.supervised_ns && Some(boot.supervised_ns) < boot.ready_ns, "{boot:?}");
+    let node = |name: &str| nodes.iter().find(|node| node.name.as_str() == name).expect("it is a node");
+    for name in ["db", "migrate", "weak", "anyway", "a"] {
+        let Node { queued_ns, started_ns, executed_ns, .. } = node(name);
+        assert!(
+            started_ns.is_some() && Some(*queued_ns) <= *started_ns && started_ns < executed_ns,
+            "{name}"
+        );
+    }
+    assert!(node("db").ready_ns < node("migrate").started_ns);
+    assert!(node("migrate").ready_ns <= node("anyway").started_ns);
+    assert_eq!(node("weak").end.as_ref().map(|end| (end.cause, end.code)), Some((Cause::Exit, Some(3))));
+    assert_eq!((node("weak").ready_ns, node("never").started_ns), (None, None));
 }
 
 fn says(console: &str, sentence: &str) -> usize {
@@ -57,6 +85,7 @@ fn each_service_starts_when_what_it_waits_for_has_come_far_enough() {
     assert_eq!(says(&console, "`db` is ready after"), 1, "{console}");
     assert_eq!(says(&console, "`never` is not started, because `weak` has failed"), 1, "{console}");
     assert_eq!(says(&console, "`nor-this` is not started, because `never` has failed"), 1, "{console}");
+    the_boot_is_told(&machine);
 
     let ended = machine.power_off();
     let at = |sentence: &str| {

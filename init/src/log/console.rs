@@ -106,6 +106,11 @@ impl Console {
         self.is_painted = true;
     }
 
+    /// Whether somebody looks at it on a terminal.
+    pub fn is_painted(&self) -> bool {
+        self.is_painted
+    }
+
     /// Says something in init's own name, at once if the console takes it.
     pub fn say(&mut self, text: fmt::Arguments<'_>) {
         self.said.append(clock::now(), format!("{text}\n").as_bytes());

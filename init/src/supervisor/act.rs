@@ -19,6 +19,8 @@ use crate::clock::{self, nanoseconds};
 use crate::container::{self, Failure, Numbered, Stdio};
 use crate::{report, shutdown, sys};
 
+/// With more services the line that tells how the machine came up would not fit on its way to the console.
+const REPORTED: usize = 128;
 /// How long the last words may take to reach a console that is slow.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -232,6 +234,13 @@ impl Supervisor {
         let took = now.saturating_sub(self.times.init).as_secs_f32();
         self.console.say(format_args!("ready after {took:.2} s"));
         self.send(&report);
+        // For whoever keeps what comes out of a serial line. A person is better served by `coracle ctl boot`.
+        if !self.console.is_painted()
+            && self.services.len() <= REPORTED
+            && let Some(line) = self.boot_report()
+        {
+            self.console.say(format_args!("{line}"));
+        }
     }
 
     fn send(&mut self, report: &Report) {

@@ -181,19 +181,19 @@ pub fn usage(view: &View<'_>, index: Index) -> Option<Answer> {
 }
 
 /// How the machine came up.
-pub fn boot(view: &View<'_>) -> Answer {
+pub fn boot(view: &View<'_>) -> Boot {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    Answer::Boot(Boot {
+    Boot {
         kernel: kernel.trim_end().to_owned(),
         init_ns: nanoseconds(view.times.init),
         supervised_ns: nanoseconds(view.times.supervised.unwrap_or_default()),
         ready_ns: view.times.ready.map(nanoseconds),
         previous: view.previous.map(str::to_owned),
-    })
+    }
 }
 
 /// How a service came up.
-pub fn node(view: &View<'_>, index: Index) -> Option<Answer> {
+pub fn node(view: &View<'_>, index: Index) -> Option<Node> {
     let service = view.services.get(index)?;
     let life = view.state.services().get(index)?;
     let kind = view.kind(index)?;
@@ -207,7 +207,7 @@ pub fn node(view: &View<'_>, index: Index) -> Option<Answer> {
         }
     };
     let after = life.rules.depends_on.iter().filter_map(|edge| view.services.get(edge.service));
-    Some(Answer::Node(Node {
+    Some(Node {
         name: service.name.clone(),
         kind,
         after: after.map(|other| other.name.clone()).collect(),
@@ -217,7 +217,7 @@ pub fn node(view: &View<'_>, index: Index) -> Option<Answer> {
         ready_ns: ready.map(nanoseconds),
         ended_ns: ended.map(nanoseconds),
         end,
-    }))
+    })
 }
 
 /// Something that has happened.

@@ -14,7 +14,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use manifest::control::{self, Answer, Ask, PORT, REQUEST_MAX, Request, VERSION};
+use manifest::control::{self, Answer, Ask, BootReport, PORT, REQUEST_MAX, Request, VERSION};
 use manifest::path::CONTROL;
 use manifest::{Name, control::Order};
 use nix::libc;
@@ -268,6 +268,13 @@ impl Supervisor {
             *slot = Some(client);
         }
         progress
+    }
+
+    /// How the machine came up, as one line.
+    pub(super) fn boot_report(&self) -> Option<String> {
+        let view = self.view();
+        let nodes = (0..self.services.len()).filter_map(|index| answer::node(&view, index)).collect();
+        serde_json::to_string(&BootReport { boot: answer::boot(&view), nodes }).ok()
     }
 
     fn view(&self) -> View<'_> {

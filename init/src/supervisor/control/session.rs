@@ -98,7 +98,11 @@ impl Work {
         let part = match self {
             Self::Status(at) => step(at, || answer::machine(view), |index| answer::service(view, index)),
             Self::Usage(at) => step(at, || answer::load(view), |index| answer::usage(view, index)),
-            Self::Boot(at) => step(at, || answer::boot(view), |index| answer::node(view, index)),
+            Self::Boot(at) => step(
+                at,
+                || Answer::Boot(answer::boot(view)),
+                |index| answer::node(view, index).map(Answer::Node),
+            ),
             Self::Logs { parts, follow } => match next_line(parts, *follow, view) {
                 Some(log) => return Next::Part(Answer::Log(log)),
                 None if *follow => return Next::Nothing,
