@@ -5,7 +5,7 @@
 mod own_qemu;
 mod terminal;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use manifest::control::{Answer, ServiceState, What};
@@ -47,6 +47,7 @@ fn a_machine_is_looked_at_and_ordered_about_while_it_runs() {
     an_order_is_done_when_it_returns(&machine);
     events_tell_of_every_order(&machine);
     two_clients_do_not_disturb_each_other(&machine);
+    a_client_that_does_not_read_keeps_nobody_waiting(&machine);
     a_boot_is_drawn_with_every_service(&machine);
     use_is_told_for_people_and_for_prometheus(&machine);
     a_program_has_streams_signals_and_a_code(&machine);
@@ -183,6 +184,17 @@ fn two_clients_do_not_disturb_each_other(machine: &Machine) {
     child.wait().unwrap();
 }
 
+fn a_client_that_does_not_read_keeps_nobody_waiting(machine: &Machine) {
+    let mut command = machine.ctl(&["exec", "web", "cat", "/dev/zero"]);
+    let mut lazy = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Its program runs, and writes without an end.
+    lazy.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    eventually("a program that nobody reads is ended", || !processes(machine).contains("cat /dev/zero"));
+    let Output { status, stderr, .. } = lazy.wait_with_output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(status.code() == Some(1) && said.contains("this one did not read for too long"), "{said}");
+}
+
 fn a_boot_is_drawn_with_every_service(machine: &Machine) {
     let chart = succeed(&mut machine.ctl(&["boot"]));
     for name in ["kernel", "init", "web", "db", "late", "hundred", "broken"] {
@@ -280,8 +292,11 @@ fn a_program_has_streams_signals_and_a_code(machine: &Machine) {
     assert_eq!(child.wait().unwrap().code(), Some(7));
 }
 
-fn is_running(machine: &Machine, program: &str) -> bool {
-    exec(machine, &["web", "pidof", program], b"").0 == Some(0)
+/// What runs in the container of `web`.
+fn processes(machine: &Machine) -> String {
+    let (code, output, said) = exec(machine, &["web", "ps"], b"");
+    assert_eq!(code, Some(0), "{said}");
+    String::from_utf8(output).unwrap()
 }
 
 fn a_program_has_a_terminal(machine: &Machine) {
@@ -311,12 +326,7 @@ fn a_program_has_a_terminal(machine: &Machine) {
     terminal.send(Signal::TERM);
     assert_eq!(terminal.wait().code(), Some(143), "{}", terminal.shown());
     assert_eq!(terminal.modes(), modes);
-    // `web` itself sleeps a bit at a time.
-    eventually("the program has ended with its client", || {
-        let (_, output, _) = exec(machine, &["web", "ps"], b"");
-        !String::from_utf8_lossy(&output).contains("sleep 2000")
-    });
-    assert!(is_running(machine, "sh"));
+    eventually("the program has ended with its client", || !processes(machine).contains("sleep 2000"));
 
     let (code, _, said) = exec(machine, &["-it", "web", "sh"], b"");
     assert!(code == Some(1) && said.contains("the input here is none"), "{said}");
