@@ -216,6 +216,8 @@ pub enum Fact {
     Silent,
     /// It has not stopped in time, and is killed.
     Killed,
+    /// It was killed, and is there all the same.
+    Lingers,
     /// It is not started, because this one has failed.
     Skipped(Index),
     /// It waits for this condition of the machine.

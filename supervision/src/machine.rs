@@ -70,6 +70,7 @@ fn proceed(state: &mut State, now: Duration, actions: &mut Vec<Action>) {
 
 /// What is due for one service because of the time.
 fn meet_deadlines(state: &mut State, index: Index, now: Duration, actions: &mut Vec<Action>) {
+    let is_ending = state.is_ending();
     let Some(service) = state.services.get_mut(index) else { return };
     match service.run {
         Run::Backoff { until } if until <= now => service.run = Run::Waiting,
@@ -77,16 +78,27 @@ fn meet_deadlines(state: &mut State, index: Index, now: Duration, actions: &mut 
         Run::Stopping { pid, kill_at, next } if kill_at <= now => {
             actions.push(Action::Tell(index, Fact::Killed));
             actions.push(Action::Kill(index));
-            service.run = Run::Killed { pid, give_up_at: now + KILL_PATIENCE, next };
+            service.run = Run::Killed { pid, give_up_at: Some(now + KILL_PATIENCE), next };
         }
-        Run::Killed { give_up_at, .. } if give_up_at <= now => {
-            actions.push(Action::Tell(index, Fact::Ended(Outcome::Stuck)));
-            service.last = Some(Outcome::Stuck);
-            service.run = Run::Ended(Outcome::Stuck);
+        Run::Killed { give_up_at: Some(at), .. } if at <= now && is_ending => {
+            leave_behind(service, index, actions);
+        }
+        // What it waits for in the kernel may come yet, as a disk that was slow does. What follows its end follows then.
+        Run::Killed { pid, give_up_at: Some(at), next } if at <= now => {
+            actions.push(Action::Tell(index, Fact::Lingers));
+            service.run = Run::Killed { pid, give_up_at: None, next };
             service.settled = true;
         }
         _ => {}
     }
+}
+
+/// Nobody waits for it any more.
+fn leave_behind(service: &mut Service, index: Index, actions: &mut Vec<Action>) {
+    actions.push(Action::Tell(index, Fact::Ended(Outcome::Stuck)));
+    service.last = Some(Outcome::Stuck);
+    service.run = Run::Ended(Outcome::Stuck);
+    service.settled = true;
 }
 
 /// The deadlines of a run.
@@ -96,7 +108,7 @@ fn watch(state: &mut State, index: Index, life: Life, now: Duration, actions: &m
         let next = Next::Fail(Outcome::NotReady);
         actions.push(Action::Tell(index, Fact::Killed));
         actions.push(Action::Kill(index));
-        set_run(state, index, Run::Killed { pid: life.pid, give_up_at: now + KILL_PATIENCE, next });
+        set_run(state, index, Run::Killed { pid: life.pid, give_up_at: Some(now + KILL_PATIENCE), next });
     } else if is_due(life.ready_by) {
         actions.push(Action::Tell(index, Fact::Late));
         ask_to_end(state, index, Next::Fail(Outcome::NotReady), now, actions);
@@ -475,6 +487,8 @@ fn begin_stop(state: &mut State, power: Power, code: u8, now: Duration, actions:
                 let (pid, kill_at) = (*pid, now + service.rules.grace);
                 service.run = Run::Leaving { pid, signal_at: now + slot * level, kill_at };
             }
+            // It has had its time.
+            Run::Killed { give_up_at: None, .. } => leave_behind(service, index, actions),
             Run::Stopping { next, .. } | Run::Killed { next, .. } => *next = Next::End,
             Run::Starting | Run::Leaving { .. } | Run::Ended(_) | Run::Skipped | Run::Held => {}
             Run::Waiting | Run::Awaiting { .. } | Run::Backoff { .. } => service.run = Run::Held,

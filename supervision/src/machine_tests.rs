@@ -526,6 +526,32 @@ fn what_cannot_be_killed_does_not_hold_the_machine() {
 }
 
 #[test]
+fn what_cannot_be_killed_is_waited_for_and_then_does_what_was_wanted() {
+    for (order, after) in [(Order::Restart, vec![0, 0]), (Order::Stop, vec![0])] {
+        let mut life = Life::new([service()]);
+        life.happens(Event::Order { service: 0, order });
+        life.sleeps();
+        life.sleeps();
+        assert!(life.told(0, Fact::Lingers));
+        assert_eq!(life.started(), [0], "two at a time would be one too many");
+        life.now += SECOND * 100;
+        life.ends(0, Outcome::Signal(9));
+        assert_eq!(life.started(), after, "{order:?}");
+    }
+}
+
+#[test]
+fn what_lingers_is_left_behind_by_a_machine_that_ends() {
+    let mut life = Life::new([service()]);
+    life.happens(Event::Order { service: 0, order: Order::Restart });
+    life.sleeps();
+    life.sleeps();
+    life.happens(Event::Stop { power: Power::Off });
+    assert!(life.is_off());
+    assert!(life.told(0, Fact::Ended(Outcome::Stuck)));
+}
+
+#[test]
 fn the_first_stop_counts() {
     let mut life = Life::new([service()]);
     life.happens(Event::Stop { power: Power::Off });

@@ -58,8 +58,8 @@ pub enum Run {
     Killed {
         /// The first process.
         pid: Pid,
-        /// No longer waited for then.
-        give_up_at: Duration,
+        /// No longer waited for then. None: it was told that it lingers, and is waited for until the machine ends.
+        give_up_at: Option<Duration>,
         /// What follows its end.
         next: Next,
     },
@@ -171,7 +171,7 @@ impl Run {
             }
             Self::Leaving { signal_at, kill_at, .. } => Some(*signal_at.min(kill_at)),
             Self::Stopping { kill_at, .. } => Some(*kill_at),
-            Self::Killed { give_up_at, .. } => Some(*give_up_at),
+            Self::Killed { give_up_at, .. } => *give_up_at,
             Self::Waiting | Self::Starting | Self::Held | Self::Ended(_) | Self::Skipped => None,
         }
     }

@@ -25,6 +25,7 @@ pub fn predicate(fact: Fact, name: impl Fn(Index) -> String, conditions: &[Await
         Fact::Late => "is not ready in time, and is stopped".to_owned(),
         Fact::Silent => "gives no sign of life any more, and is stopped".to_owned(),
         Fact::Killed => "has not stopped in time, and is killed".to_owned(),
+        Fact::Lingers => "cannot be killed: its end is waited for".to_owned(),
         Fact::Skipped(other) => format!("is not started, because `{}` has failed", name(other)),
         Fact::Awaits(condition) => format!("waits for {}", thing(conditions, condition)),
         Fact::Unmet(condition) => {

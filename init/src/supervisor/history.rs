@@ -200,6 +200,7 @@ impl Entry {
                 | Fact::Ended(_)
                 | Fact::Late
                 | Fact::Silent
+                | Fact::Lingers
                 | Fact::AbortsBoot
                 | Fact::RestartsWith(_) => What::Note,
             },
