@@ -218,10 +218,15 @@ pub fn hang(folder: &str) -> io::Result<()> {
     let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
     let data = CString::new(data).map_err(io::Error::other)?;
     mount("hang", folder, "fuse", MountFlags::empty(), data.as_c_str())?;
+    // Whoever waits here is to be stopped first.
+    let _signals = Signals::new([SIGTERM])?;
     println!("hanging");
     let mut request = vec![0; 1 << 20];
     loop {
-        let length = device.read(&mut request)?;
+        let length = match device.read(&mut request) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            length => length?,
+        };
         // `struct fuse_in_header` of <linux/fuse.h>: length, operation, and a number that the answer repeats.
         let (Some(operation), Some(number)) = (request.get(4..8), request.get(8..16)) else {
             return Err(io::Error::other(format!("a request of {length} bytes")));

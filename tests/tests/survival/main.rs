@@ -8,3 +8,4 @@ mod clock;
 mod many;
 mod stages;
 mod storms;
+mod stuck;

@@ -8,6 +8,9 @@ use manifest::control::{Cause, ServiceState};
 use tests::oracle::{OVERSEER, count, service, services, survived};
 use tests::{Config, Line, Machine, Model, Oracle, Restarts, demo_image, eventually, probe_image};
 
+/// A soak takes its time.
+const LONGEST: Duration = Duration::from_secs(1800);
+
 /// As many as there are kinds to go around.
 const BOMBS: usize = 5;
 
@@ -20,8 +23,11 @@ fn machine() -> Machine {
              backoff = {{ first = \"1s\", cap = \"4s\" }}\n"
         )
     };
-    let mut machine =
-        Config::new("storms").memory("1GiB").probe("overseer", OVERSEER).probe("client", "control = true");
+    let mut machine = Config::new("storms")
+        .memory("1GiB")
+        .timeout(LONGEST)
+        .probe("overseer", OVERSEER)
+        .probe("client", "control = true");
     for n in 0..BOMBS {
         machine = machine
             .with(&greedy(&format!("forks{n}"), "\"fork-bomb\"", "pids-limit = 20"))
@@ -167,6 +173,7 @@ fn orders_machine(name: &str) -> Config {
         )
     };
     Config::new(name)
+        .timeout(LONGEST)
         .with(&service("base", "", ""))
         .with(&service("top", "", "depends-on = { base = { condition = \"ready\", restart-with = true } }"))
         .with(&service("slow", "trap 'sleep 1; exit 0' TERM; ", ""))
