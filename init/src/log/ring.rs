@@ -4,12 +4,17 @@
 //! his own pace: a slow reader costs no memory, he only misses what the ring has dropped meanwhile, and learns how much.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
+
+use memchr::{memchr, memchr_iter};
 
 /// What a piece costs beside its bytes.
 const PIECE_COST: usize = size_of::<Piece>();
 /// What is read within such a time is one piece.
 const MOMENT: Duration = Duration::from_millis(1);
+/// A ring that is full has so many pieces at least, unless more is read at a time.
+const PIECES_LEAST: usize = 16;
 /// A longer line is read in pieces of this size, as the console says it.
 const LINE_MAX: usize = 4096;
 
@@ -94,11 +99,16 @@ impl Ring {
         let (lost, bytes) = bytes.split_at(bytes.len().saturating_sub(room));
         self.make_room(bytes.len());
         if !lost.is_empty() {
-            self.note_dropped(lost.len(), lines_in(lost.iter()), lost.last() == Some(&b'\n'));
+            self.note_dropped(lost.len(), lines_in(lost), lost.last() == Some(&b'\n'));
         }
         let start = self.written();
         let (pid, last) = (self.pid, self.pieces.back());
-        let is_piece = last.is_some_and(|piece| piece.pid == pid && time.saturating_sub(piece.time) < MOMENT);
+        // What is dropped is dropped by pieces, so that none may be most of the ring.
+        let most = (self.limit / PIECES_LEAST) as u64;
+        let is_piece = last.is_some_and(|piece| {
+            let is_moment = time.saturating_sub(piece.time) < MOMENT;
+            piece.pid == pid && is_moment && start - piece.start < most
+        });
         if !is_piece && !bytes.is_empty() {
             self.pieces.push_back(Piece { time, start, pid });
         }
@@ -129,7 +139,7 @@ impl Ring {
         if !self.is_cut {
             return Some(cut);
         }
-        match self.bytes.iter().take(LINE_MAX).position(|&byte| byte == b'\n') {
+        match self.line_end(0) {
             Some(end) => Some(Cursor { offset: cut.offset + end as u64 + 1, line: cut.line + 1 }),
             None => (self.bytes.len() >= LINE_MAX).then_some(cut),
         }
@@ -137,7 +147,7 @@ impl Ring {
 
     /// Where what is written next will be.
     pub fn end(&self) -> Cursor {
-        Cursor { offset: self.written(), line: self.dropped_lines + lines_in(self.bytes.iter()) }
+        Cursor { offset: self.written(), line: self.dropped_lines + self.lines_before(self.bytes.len()) }
     }
 
     /// Where the last `count` lines begin, or as many as there are.
@@ -151,7 +161,7 @@ impl Ring {
             };
             (start, end) = (before + 1, before);
         }
-        let line = self.dropped_lines + lines_in(self.bytes.range(..start));
+        let line = self.dropped_lines + self.lines_before(start);
         Cursor { offset: self.dropped + start as u64, line }
     }
 
@@ -160,12 +170,13 @@ impl Ring {
     pub fn next(&self, cursor: &mut Cursor, partial: bool) -> Option<Entry> {
         let from = if cursor.offset < self.dropped { self.first_whole_line()? } else { *cursor };
         let start = usize::try_from(from.offset - self.dropped).ok()?.min(self.bytes.len());
-        let rest = self.bytes.range(start..);
-        let text: Vec<u8> = rest.copied().take(LINE_MAX).take_while(|&byte| byte != b'\n').collect();
-        let is_ended = self.bytes.get(start + text.len()) == Some(&b'\n');
-        if !is_ended && text.len() < LINE_MAX && (!partial || text.is_empty()) {
+        let line_end = self.line_end(start);
+        let is_ended = line_end.is_some();
+        let length = line_end.unwrap_or(LINE_MAX.min(self.bytes.len() - start));
+        if !is_ended && length < LINE_MAX && (!partial || length == 0) {
             return None;
         }
+        let text = parts(&self.bytes, start..start + length).concat();
         let (time, pid) = self.origin_of(from.offset);
         let dropped = from.line.saturating_sub(cursor.line);
         cursor.offset = from.offset + text.len() as u64 + u64::from(is_ended);
@@ -185,6 +196,17 @@ impl Ring {
         piece.map_or((Duration::ZERO, 0), |piece| (piece.time, piece.pid))
     }
 
+    /// How long the line is that begins at `start`, if its end is there and it is no longer than any.
+    fn line_end(&self, start: usize) -> Option<usize> {
+        let [front, back] = parts(&self.bytes, start..start.saturating_add(LINE_MAX + 1));
+        memchr(b'\n', front).or_else(|| memchr(b'\n', back).map(|end| front.len() + end))
+    }
+
+    /// Ends of lines among the first `length` bytes.
+    fn lines_before(&self, length: usize) -> u64 {
+        parts(&self.bytes, 0..length).into_iter().map(lines_in).sum()
+    }
+
     fn make_room(&mut self, length: usize) {
         while self.bytes.len() + length + (self.pieces.len() + 1) * PIECE_COST > self.limit {
             if self.pieces.pop_front().is_none() {
@@ -192,8 +214,8 @@ impl Ring {
             }
             let end = self.pieces.front().map_or(self.written(), |next| next.start);
             let length = usize::try_from(end - self.dropped).unwrap_or(usize::MAX).min(self.bytes.len());
-            let piece = self.bytes.range(..length);
-            let (lines, ends_a_line) = (lines_in(piece.clone()), piece.last() == Some(&b'\n'));
+            let lines = self.lines_before(length);
+            let ends_a_line = length.checked_sub(1).and_then(|last| self.bytes.get(last)) == Some(&b'\n');
             self.bytes.drain(..length);
             self.note_dropped(length, lines, ends_a_line);
         }
@@ -215,8 +237,19 @@ impl Ring {
     }
 }
 
-fn lines_in<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
-    bytes.filter(|&&byte| byte == b'\n').count() as u64
+/// What a range of a ring has, in its two parts.
+fn parts(bytes: &VecDeque<u8>, range: Range<usize>) -> [&[u8]; 2] {
+    let (front, back) = bytes.as_slices();
+    let part = |slice: &'_ [u8], before: usize| {
+        let bound = |place: usize| place.saturating_sub(before).min(slice.len());
+        bound(range.start)..bound(range.end)
+    };
+    let (in_front, in_back) = (part(front, 0), part(back, front.len()));
+    [front.get(in_front).unwrap_or_default(), back.get(in_back).unwrap_or_default()]
+}
+
+fn lines_in(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
 }
 
 #[cfg(test)]
@@ -287,6 +320,16 @@ mod tests {
         assert!(number > 10);
         assert_eq!(entry.dropped, number);
         assert_eq!(ring.next(&mut cursor, false).unwrap().dropped, 0);
+    }
+
+    #[test]
+    fn a_flood_leaves_most_of_what_the_ring_holds() {
+        let mut ring = Ring::new(16 << 10);
+        for _ in 0..1000 {
+            ring.append(MS, &[b'x'; 100]);
+            let kept = ring.written() - ring.dropped();
+            assert!(kept >= ring.written().min(14 << 10), "{kept} of {}", ring.written());
+        }
     }
 
     #[test]
