@@ -249,13 +249,19 @@ impl Supervisor {
         }
     }
 
-    fn end(&mut self, power: Power, code: u8) -> ! {
-        // What follows waits for disks, and has one whole time-out: the kernel stops the watchdog when it ends the
-        // machine itself, and a disk that never answers does not keep it from that.
+    fn feed_watchdog(&mut self) {
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.feed(clock::now(), &mut self.console);
         }
+    }
+
+    fn end(&mut self, power: Power, code: u8) -> ! {
+        // It takes no longer than half of the shortest time-out.
+        self.feed_watchdog();
         self.finish_files();
+        // What follows waits for disks, and has one whole time-out: the kernel stops the watchdog when it ends the
+        // machine itself, and a disk that never answers does not keep it from that.
+        self.feed_watchdog();
         shutdown::unmount();
         let off = clock::now();
         let stop = self.times.stop.unwrap_or(off);
