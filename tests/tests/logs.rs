@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use probe::{Answer, Request};
 use serde_json::Value;
 use tests::{Config, Line, Machine, eventually};
 
@@ -269,10 +270,11 @@ fn every_line_of_the_console_is_an_object(machine: &Machine) {
 }
 
 #[test]
-fn datagrams_wait_for_the_network_and_names_have_colours() {
+fn datagrams_wait_for_the_network_files_for_a_writer_and_names_have_colours() {
     let server = Server::udp();
     let machine = Config::new("logs-udp")
-        .with(&format!("[log]\nsyslog = \"udp://{HOST}:{}\"", server.address.port()))
+        .with(&format!("[log]\nsyslog = \"udp://{HOST}:{}\"\nfolder = \"/logs\"", server.address.port()))
+        .probe("k", "pid = \"host\"\nuserns = \"host\"\nvolumes = [\"/logs:/logs\", \"/proc:/machine/proc\"]")
         .with("[kernel]\ncmdline = \"coracle.colour=1\"")
         .with(&talker("early", "\"lines\", \"3\", \"0\"", ""))
         .with(&talker("later", "\"lines\", \"3\", \"0\"", ""))
@@ -281,11 +283,39 @@ fn datagrams_wait_for_the_network_and_names_have_colours() {
         eventually(&format!("`{name}` is heard"), || server.has_heard(name, "pausing"));
         assert_eq!(server.texts(name), ["line 0", "line 1", "line 2", "pausing"]);
     }
+    a_writer_that_is_killed_is_replaced(machine.probe("k"));
     eventually("names have colours", || {
         let console = machine.console();
-        console.contains("\x1b[36m  early |\x1b[0m line 0")
-            && console.contains("\x1b[33m  later |\x1b[0m line 0")
+        console.contains("\x1b[33m  early |\x1b[0m line 0")
+            && console.contains("\x1b[32m  later |\x1b[0m line 0")
     });
     let ended = machine.power_off();
     assert_eq!(ended.code, 0, "{}", ended.output);
+}
+
+fn a_writer_that_is_killed_is_replaced(k: &Line) {
+    let said = |name: &str, what: &str| {
+        eventually(&format!("`{name}` has {what:?} in its file"), || {
+            let file = format!("/logs/{name}.log");
+            k.exists(&file) && k.read(&file).contains(what)
+        });
+    };
+    said("later", "Z pausing\n");
+    let writer = || {
+        let mut numbers = k.list("/machine/proc").into_iter().filter_map(|name| name.parse::<i32>().ok());
+        let is_writer = |pid: &i32| {
+            let arguments = k.try_ask(&Request::Read { path: format!("/machine/proc/{pid}/cmdline") });
+            matches!(arguments, Ok(Answer::Text(text)) if text.starts_with("init\0write-logs\0"))
+        };
+        numbers.find(is_writer)
+    };
+    let first = writer().unwrap();
+    let status = k.read(&format!("/machine/proc/{first}/status"));
+    for line in ["CapEff:\t0000000000000002", "CapBnd:\t0000000000000002", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    assert_eq!(k.read(&format!("/machine/proc/{first}/cgroup")).trim_end().rsplit('/').next(), Some("log"));
+    k.ask(&Request::Signal { pid: first, signal: 9 });
+    said("coracle", "the log's writer has ended");
+    assert_ne!(writer().unwrap(), first);
 }
