@@ -34,6 +34,8 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe talk lines COUNT MILLISECONDS  write numbered lines with pauses, then pause as above
        probe talk flood COUNT               write numbered lines of 100 bytes as fast as can be, then pause
        probe talk many PROCESSES COUNT      let many processes write numbered lines at once, then pause
+       probe talk pour PIECES SIZE TTY [cat] write pieces of lines to the output or to what does as cat, say how long
+                                            that took on a terminal, then pause
        probe talk oddities                  write what is no line of text, and end in the middle of a line
        probe read FILE                      fail when it cannot be read
        probe chown FILE UID GID             give a file to somebody
@@ -92,6 +94,13 @@ fn main() -> ExitCode {
         ["talk", "one-of-many", process, count] => {
             talk::one_of_many(process, count).map(|()| ExitCode::SUCCESS)
         }
+        ["talk", "pour", pieces, size, terminal] => {
+            talk::pour(pieces, size, terminal, false).and_then(|()| pause())
+        }
+        ["talk", "pour", pieces, size, terminal, "cat"] => {
+            talk::pour(pieces, size, terminal, true).and_then(|()| pause())
+        }
+        ["talk", "cat"] => talk::cat().map(|()| ExitCode::SUCCESS),
         ["talk", "oddities"] => talk::oddities().map(|()| ExitCode::SUCCESS),
         ["fork-bomb"] => greed::fork().and_then(|()| pause()),
         ["memory-bomb"] => greed::allocate(),

@@ -1,13 +1,15 @@
 //! What writes to its standard output in ways that are hard on whoever reads it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 
 /// How many bytes a line of a flood has, with its end.
 const FLOOD_LINE: usize = 100;
@@ -90,6 +92,47 @@ pub fn oddities() -> Result<(), String> {
     all().map_err(|error| format!("cannot write: {error}"))?;
     print!("no end");
     io::stdout().flush().map_err(|error| format!("cannot write: {error}"))
+}
+
+/// Pours lines of 100 bytes, so many pieces of so many bytes, to its standard output or into a program that does what
+/// cat does, and tells a terminal how long that took.
+pub fn pour(pieces: &str, size: &str, terminal: &str, to_cat: bool) -> Result<(), String> {
+    let failed = |error: io::Error| format!("cannot pour: {error}");
+    let (pieces, size) =
+        (number(pieces)?, usize::try_from(number(size)?).map_err(|error| error.to_string())?);
+    let line = format!("{:<width$}\n", "a line", width = FLOOD_LINE - 1);
+    let piece: Vec<u8> = line.bytes().cycle().take(size).collect();
+    let begun = Instant::now();
+    if to_cat {
+        let cat = Command::new("/proc/self/exe").args(["talk", "cat"]).stdin(Stdio::piped()).spawn();
+        let mut cat = cat.map_err(failed)?;
+        if let Some(mut input) = cat.stdin.take() {
+            (0..pieces).try_for_each(|_| input.write_all(&piece)).map_err(failed)?;
+        }
+        cat.wait().map_err(failed)?;
+    } else {
+        let mut output = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?);
+        // A socket would else take megabytes before anybody reads. A pipe is none, and holds so much.
+        let (Ok(()) | Err(_)) = set_socket_send_buffer_size(&output, 32 << 10);
+        (0..pieces).try_for_each(|_| output.write_all(&piece)).map_err(failed)?;
+    }
+    let took = begun.elapsed().as_nanos();
+    let mut terminal = OpenOptions::new().write(true).open(terminal).map_err(failed)?;
+    terminal.write_all(format!("POUR_NS={took}\n").as_bytes()).map_err(failed)
+}
+
+/// Reads its standard input to the end, as cat does for `/dev/null`.
+pub fn cat() -> Result<(), String> {
+    let failed = |error: io::Error| format!("cannot read: {error}");
+    let mut output = OpenOptions::new().write(true).open("/dev/null").map_err(failed)?;
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        match input.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(()),
+            length => output.write_all(buffer.get(..length).unwrap_or_default()).map_err(failed)?,
+        }
+    }
 }
 
 fn number(text: &str) -> Result<u64, String> {

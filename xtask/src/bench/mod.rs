@@ -15,6 +15,7 @@ mod figure;
 mod guest;
 mod idle;
 mod layout;
+mod logs;
 mod machine;
 mod memory;
 mod peers;
@@ -47,7 +48,7 @@ struct Row {
     measure: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 18] = [
     Row {
         name: "B1",
         question: "A machine built for the first time",
@@ -117,6 +118,7 @@ const ROWS: [Row; 17] = [
     },
     Row { name: "M2", question: "Memory pinned by layers", method: pinned::METHOD, measure: pinned::measure },
     Row { name: "M3", question: "The smallest memory", method: smallest::METHOD, measure: smallest::measure },
+    Row { name: "L1", question: "What it takes to log", method: logs::METHOD, measure: logs::measure },
     Row {
         name: "D1",
         question: "Shutdown with services that stop at once",
@@ -133,8 +135,10 @@ const ROWS: [Row; 17] = [
 ];
 
 /// The names of all rows: what `cargo xtask bench` can be asked for.
-pub const NAMES: &[&str] =
-    &["B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "S3", "S4", "S5", "M1", "M2", "M3", "D1", "D2", "I1"];
+pub const NAMES: &[&str] = &[
+    "B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "S3", "S4", "S5", "M1", "M2", "M3", "L1", "D1", "D2",
+    "I1",
+];
 
 /// Where a benchmark finds what it measures.
 struct Bench<'a> {
