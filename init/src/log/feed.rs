@@ -50,8 +50,8 @@ impl Feed {
 
     /// Begins at the boot, so that what is not kept any more is told as missing.
     fn meet<'a>(&mut self, voices: &impl Fn(usize) -> Option<Voice<'a>>) {
-        while voices(self.cursors.len()).is_some() {
-            self.cursors.push(Cursor::default());
+        while let Some(voice) = voices(self.cursors.len()) {
+            self.cursors.push(voice.ring.boot());
         }
     }
 }
@@ -62,21 +62,24 @@ mod tests {
 
     use super::*;
 
-    fn ring(text: &str, limit: usize) -> Ring {
-        let mut ring = Ring::new(limit);
-        for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-            ring.append(Duration::from_secs(number), line.as_bytes());
-        }
-        ring
+    type Rings = [(&'static str, Ring, &'static str); 3];
+
+    fn voices(rings: &Rings, number: usize) -> Option<Voice<'_>> {
+        rings.get(number).map(|(name, ring, _)| Voice { name, ring })
     }
 
     #[test]
     fn everybody_has_a_turn_and_what_is_missing_is_told() {
-        let rings =
-            [("web", ring("a\nb\nc\nunfinished", 1000)), ("db", ring("1\n2\n3\n", 80)), ("x", ring("", 9))];
-        let voices = |number: usize| rings.get(number).map(|(name, ring)| Voice { name, ring });
+        let mut rings = [("web", 1000, "a\nb\nc\nunfinished"), ("db", 80, "1\n2\n3\n"), ("x", 9, "")]
+            .map(|(name, limit, text)| (name, Ring::new(limit), text));
         let mut feed = Feed::default();
-        let told: Vec<(String, u64)> = std::iter::from_fn(|| feed.next(voices))
+        assert_eq!(feed.next(|number| voices(&rings, number)), None);
+        for (_, ring, text) in &mut rings {
+            for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+                ring.append(Duration::from_secs(number), line.as_bytes());
+            }
+        }
+        let told: Vec<(String, u64)> = std::iter::from_fn(|| feed.next(|number| voices(&rings, number)))
             .map(|Said { name, entry }| {
                 (format!("{name} {}", String::from_utf8(entry.text).unwrap()), entry.dropped)
             })

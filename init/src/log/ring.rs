@@ -3,6 +3,7 @@
 //! It is kept as it came, in the pieces in which it was read. Whoever reads has a [`Cursor`] and takes line after line at
 //! his own pace: a slow reader costs no memory, he only misses what the ring has dropped meanwhile, and learns how much.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -26,8 +27,11 @@ pub struct Ring {
     limit: usize,
     /// How many bytes were dropped.
     dropped: u64,
-    /// Ends of lines among those that were dropped.
+    /// Ends of lines among those that were dropped since somebody first had a cursor.
     dropped_lines: u64,
+    /// Whether anybody has ever had one. To look for the ends of lines costs more than to keep what has them, so it is not
+    /// done for nobody.
+    is_followed: Cell<bool>,
     /// Whether the first byte continues a line whose beginning was dropped.
     is_cut: bool,
     /// Who writes now.
@@ -69,7 +73,16 @@ impl Ring {
     /// An empty one that takes no memory yet.
     pub fn new(limit: usize) -> Self {
         let (bytes, pieces) = (VecDeque::new(), VecDeque::new());
-        Self { bytes, pieces, limit, dropped: 0, dropped_lines: 0, is_cut: false, pid: 0 }
+        Self {
+            bytes,
+            pieces,
+            limit,
+            dropped: 0,
+            dropped_lines: 0,
+            is_followed: Cell::new(false),
+            is_cut: false,
+            pid: 0,
+        }
     }
 
     /// Bytes that were ever written.
@@ -99,7 +112,8 @@ impl Ring {
         let (lost, bytes) = bytes.split_at(bytes.len().saturating_sub(room));
         self.make_room(bytes.len());
         if !lost.is_empty() {
-            self.note_dropped(lost.len(), lines_in(lost), lost.last() == Some(&b'\n'));
+            let lines = if self.is_followed.get() { lines_in(lost) } else { 0 };
+            self.note_dropped(lost.len(), lines, lost.last() == Some(&b'\n'));
         }
         let start = self.written();
         let (pid, last) = (self.pid, self.pieces.back());
@@ -123,8 +137,15 @@ impl Ring {
         }
     }
 
+    /// Where everything begins, for somebody who is there from the start and wants to know what he misses.
+    pub fn boot(&self) -> Cursor {
+        self.is_followed.set(true);
+        Cursor { offset: 0, line: 0 }
+    }
+
     /// Where what is kept begins.
     pub fn begin(&self) -> Cursor {
+        self.is_followed.set(true);
         if self.is_cut {
             // Before the cut, so that reading finds the first whole line, which may not be there yet.
             return Cursor { offset: self.dropped - 1, line: self.dropped_lines + 1 };
@@ -147,11 +168,13 @@ impl Ring {
 
     /// Where what is written next will be.
     pub fn end(&self) -> Cursor {
+        self.is_followed.set(true);
         Cursor { offset: self.written(), line: self.dropped_lines + self.lines_before(self.bytes.len()) }
     }
 
     /// Where the last `count` lines begin, or as many as there are.
     pub fn tail(&self, count: u32) -> Cursor {
+        self.is_followed.set(true);
         let mut start = self.bytes.len();
         // Where the line ends that is looked at.
         let mut end = start - usize::from(self.bytes.back() == Some(&b'\n'));
@@ -214,7 +237,7 @@ impl Ring {
             }
             let end = self.pieces.front().map_or(self.written(), |next| next.start);
             let length = usize::try_from(end - self.dropped).unwrap_or(usize::MAX).min(self.bytes.len());
-            let lines = self.lines_before(length);
+            let lines = if self.is_followed.get() { self.lines_before(length) } else { 0 };
             let ends_a_line = length.checked_sub(1).and_then(|last| self.bytes.get(last)) == Some(&b'\n');
             self.bytes.drain(..length);
             self.note_dropped(length, lines, ends_a_line);

@@ -39,7 +39,7 @@ const SIGNALS: [(Signal, Power); 6] = [
     (Signal::SIGQUIT, Power::Reboot),
 ];
 
-/// How often a dead service's pipe is read at most: that is all it holds, unless somebody else writes to it.
+/// How often a dead service's pipe is read at most: once is all that it holds, unless somebody else writes to it.
 const LAST_READINGS: usize = 4;
 
 /// The moments that the report tells.

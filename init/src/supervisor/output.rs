@@ -8,8 +8,8 @@ use nix::unistd::{pipe2, read};
 
 use crate::log::Line;
 
-/// What one reading takes at most. A pipe holds four times that, and the console's buffer as well.
-pub const READ_SIZE: usize = 16 * 1024;
+/// What one reading takes at most: what a pipe holds, so that whoever writes in bulk costs few turns of the loop.
+pub const READ_SIZE: usize = 64 * 1024;
 /// A longer line is said in pieces of this size.
 const LINE_MAX: usize = 4096;
 
