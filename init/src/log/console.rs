@@ -32,7 +32,7 @@ const RESUME_AT: usize = PENDING_MAX / 8;
 /// costs time even where it does not block.
 const WRITE_MAX: usize = 4096;
 /// How much of its own lines init keeps.
-const SAID_MAX: usize = 32 * 1024;
+const SAID_MAX: usize = 64 * 1024;
 /// The name that init's own lines have.
 pub const OWN_NAME: &str = "coracle";
 /// What begins the names of services on a terminal, in turns: colours but red, which stands for errors elsewhere.
