@@ -4,7 +4,7 @@
 //! `--cfg fuzzing`, as `cargo xtask fuzz` does it, this program is no builder: libFuzzer searches for inputs by what
 //! they make a reader do. See `docs/fuzzing.md`.
 
-use crate::{kernel, layer, oci, seccomp};
+use crate::{ctl, kernel, layer, oci, seccomp};
 
 /// A reader of bytes from outside.
 pub struct Reader {
@@ -17,8 +17,13 @@ pub struct Reader {
 }
 
 /// All readers, by the part of the builder that has them.
-const READERS: &[&[Reader]] =
-    &[kernel::damage::READERS, layer::damage::READERS, oci::damage::READERS, seccomp::damage::READERS];
+const READERS: &[&[Reader]] = &[
+    ctl::damage::READERS,
+    kernel::damage::READERS,
+    layer::damage::READERS,
+    oci::damage::READERS,
+    seccomp::damage::READERS,
+];
 
 /// The reader of this name.
 pub fn reader(name: &str) -> Option<&'static Reader> {

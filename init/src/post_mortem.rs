@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::SystemTime;
 
+use manifest::control::Previous;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Error, Result};
@@ -16,8 +17,8 @@ const BACKEND: &str = "/sys/module/pstore/parameters/backend";
 /// How much of the last words is kept for whoever asks.
 const KEPT: usize = 4096;
 
-/// Reads what there is, says what it was, and removes it: it takes the place of the next one. Returns its last lines.
-pub fn read(console: &mut Console) -> Option<String> {
+/// Reads what there is, says what it was, and removes it: it takes the place of the next one.
+pub fn read(console: &mut Console) -> Option<Previous> {
     let backend = fs::read_to_string(BACKEND).unwrap_or_default();
     if matches!(backend.trim_end(), "" | "(null)") {
         return None;
@@ -25,8 +26,9 @@ pub fn read(console: &mut Console) -> Option<String> {
     match take() {
         Ok(None) => None,
         Ok(Some(text)) => {
-            console.say(format_args!("the boot before was not ended in order: {}", cause(&text)));
-            Some(tail(&text).to_owned())
+            let previous = Previous { cause: cause(&text), lines: tail(&text).to_owned() };
+            console.say(format_args!("the boot before was not ended in order: {}", previous.cause));
+            Some(previous)
         }
         Err(error) => {
             console.say(format_args!("{error}"));

@@ -425,8 +425,18 @@ pub struct Boot {
     pub supervised_ns: u64,
     /// When everything had come as far as it should.
     pub ready_ns: Option<u64>,
-    /// How the boot before ended, where the machine remembers.
-    pub previous: Option<String>,
+    /// How the boot before ended, where the machine remembers, and it was not in order.
+    pub previous: Option<Previous>,
+}
+
+/// The last words of a boot that was not ended in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Previous {
+    /// The line that says why.
+    pub cause: String,
+    /// The kernel's last lines.
+    pub lines: String,
 }
 
 /// How a service came up: its first run.

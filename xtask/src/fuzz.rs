@@ -16,6 +16,8 @@ pub const OPTIONS: &[&str] = &[
     "deb",
     "modinfo",
     "seccomp",
+    "control-request",
+    "control-answer",
     SECONDS,
     crate::NUMBER,
 ];

@@ -122,13 +122,13 @@ impl Chart {
         let ready = if boot.ready_ns.is_some() { "ready after" } else { "not ready after" };
         let mut title = format!("{ready} {} = {parts}", seconds(end_ns));
         if let Some(previous) = &boot.previous {
-            title += &format!("\nthe boot before: {}", plain(previous));
+            title += &format!("\nthe boot before was not ended in order: {}", plain(&previous.cause));
         }
         Self { title, rows, end_ns }
     }
 
     /// For a terminal that is so wide.
-    fn text(&self, width: usize) -> String {
+    pub fn text(&self, width: usize) -> String {
         let widest =
             |of: fn(&Row) -> &str| self.rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0);
         let (names, says) = (widest(|row| &row.name), widest(|row| &row.says));

@@ -2,6 +2,8 @@
 
 mod boot;
 mod channel;
+#[cfg(any(test, fuzzing))]
+pub mod damage;
 mod exec;
 #[cfg(test)]
 mod fake;

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use manifest::control::TARGET;
+use manifest::control::{Previous, TARGET};
 use manifest::{Manifest, Name};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -84,7 +84,7 @@ pub struct Supervisor {
     pub(super) null: OwnedFd,
     pub(super) times: Times,
     /// How the boot before ended, if that is known.
-    pub(super) previous: Option<String>,
+    pub(super) previous: Option<Previous>,
     /// What one reading goes to; kept, so that reading allocates nothing.
     pub(super) buffer: Vec<u8>,
 }
@@ -96,7 +96,7 @@ impl Supervisor {
         network: Network,
         mut console: Console,
         times: Times,
-        previous: Option<String>,
+        previous: Option<Previous>,
     ) -> Result<Self> {
         let failed = |errno| Error::new("prepare", "the supervisor", errno);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;

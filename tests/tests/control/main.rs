@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
+mod closed;
 mod own_qemu;
 mod terminal;
 

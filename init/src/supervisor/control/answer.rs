@@ -4,7 +4,8 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manifest::control::{
-    Answer, Boot, Event, Load, Machine, MachineState, Node, Now, Service, ServiceKind, ServiceState, Usage,
+    Answer, Boot, Event, Load, Machine, MachineState, Node, Now, Previous, Service, ServiceKind,
+    ServiceState, Usage,
 };
 use manifest::{Awaited, Kind, Name};
 use supervision::{Index, Outcome, Run, Stage, State};
@@ -27,7 +28,7 @@ pub struct View<'a> {
     /// When the machine came up.
     pub times: &'a Times,
     /// How the boot before ended, if that is known.
-    pub previous: Option<&'a str>,
+    pub previous: Option<&'a Previous>,
 }
 
 impl View<'_> {
@@ -188,7 +189,7 @@ pub fn boot(view: &View<'_>) -> Boot {
         init_ns: nanoseconds(view.times.init),
         supervised_ns: nanoseconds(view.times.supervised.unwrap_or_default()),
         ready_ns: view.times.ready.map(nanoseconds),
-        previous: view.previous.map(str::to_owned),
+        previous: view.previous.cloned(),
     }
 }
 

@@ -284,7 +284,7 @@ impl Supervisor {
             services: &self.services,
             history: &self.history,
             times: &self.times,
-            previous: self.previous.as_deref(),
+            previous: self.previous.as_ref(),
         }
     }
 
