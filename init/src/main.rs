@@ -45,10 +45,10 @@ fn run() -> error::Result<Infallible> {
     let previous = post_mortem::read(&mut console);
     layers::mount_all(&manifest.layers)?;
     let network = Network::begin(&manifest, &mut console)?;
-    let supervisor = Supervisor::new(&manifest, network, console, times, previous)?;
+    let supervisor = Supervisor::new(&manifest, network, console, times, previous, watchdog)?;
     drop(manifest);
     sys::give_back_memory();
 
     // From here on nothing may end the process.
-    supervisor.run(watchdog)
+    supervisor.run()
 }

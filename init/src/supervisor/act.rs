@@ -53,7 +53,12 @@ impl Supervisor {
     /// Does one thing that was decided at `time`, and says what happened by that.
     fn perform(&mut self, action: Action, time: Duration) -> Option<Event> {
         match action {
-            Action::Start(index) => return self.start(index),
+            Action::Start(index) => {
+                let event = self.start(index);
+                // Very many may start in one turn of the loop, on a machine that all of them keep busy.
+                self.attend_watchdog();
+                return event;
+            }
             Action::Signal(index, pid) => self.signal(index, Pid::from_raw(pid.0)),
             Action::Kill(index) => self.kill(index),
             Action::Ask(index, question) => return self.ask(index, question),

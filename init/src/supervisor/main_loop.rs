@@ -90,13 +90,14 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Gets everything ready that can fail.
+    /// Gets everything ready that can fail. `watchdog` is fed meanwhile: with a thousand services it takes its time.
     pub fn new(
         manifest: &Manifest,
         network: Network,
         mut console: Console,
         times: Times,
         previous: Option<Previous>,
+        mut watchdog: Option<Watchdog>,
     ) -> Result<Self> {
         let failed = |errno| Error::new("prepare", "the supervisor", errno);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
@@ -122,6 +123,9 @@ impl Supervisor {
                 console.say(format_args!("`{name}` may have more memory than the machine's {memory} MiB"));
             }
             services.push(Supervised::prepare(service, &filters, &parent)?);
+            if let Some(watchdog) = &mut watchdog {
+                watchdog.attend(clock::now(), &mut console);
+            }
         }
         let controlling = manifest
             .services
@@ -139,7 +143,7 @@ impl Supervisor {
             buttons,
             network,
             conditions: Conditions::default(),
-            watchdog: None,
+            watchdog,
             console,
             console_is_watched: false,
             sinks: Sinks::prepare(manifest)?,
@@ -182,9 +186,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Supervises until the machine ends. From here on `watchdog` is fed by this loop, and by nothing else.
-    pub fn run(mut self, watchdog: Option<Watchdog>) -> ! {
-        self.watchdog = watchdog;
+    /// Supervises until the machine ends. From here on the watchdog is fed by this loop, and by each start in it.
+    pub fn run(mut self) -> ! {
         self.times.supervised = Some(clock::now());
         let mut events = [EpollEvent::empty(); 32];
         self.apply(Event::Tick);
@@ -208,9 +211,14 @@ impl Supervisor {
             if self.network.deadline().is_some_and(|deadline| deadline <= now) {
                 self.network.attend(now, &mut self.console);
             }
-            if let Some(watchdog) = &mut self.watchdog {
-                watchdog.attend(now, &mut self.console);
-            }
+            self.attend_watchdog();
+        }
+    }
+
+    /// Feeds the watchdog, unless it was fed a moment ago.
+    pub(super) fn attend_watchdog(&mut self) {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.attend(clock::now(), &mut self.console);
         }
     }
 
