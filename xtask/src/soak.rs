@@ -25,7 +25,8 @@ const MARK: &str = "<!-- made by cargo xtask soak -->\n";
 /// A fault and how it is done.
 type Fault = (String, String);
 
-/// Runs the tests in their long form, prints what was survived as JSON lines, and writes it into the document.
+/// Runs the tests in their long form, prints what was survived as JSON lines, and writes it into the document. What was not
+/// survived is not in the list, and the task fails.
 pub fn soak(workspace: &Workspace, options: &[String]) -> Result<()> {
     let minutes = match options {
         [] => USUAL_MINUTES,
@@ -40,9 +41,9 @@ pub fn soak(workspace: &Workspace, options: &[String]) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(&workspace.root).args(["test", "--package", "tests"]);
     command.args(TESTS.iter().flat_map(|test| ["--test", test]));
-    command.args(["--", "--include-ignored"]);
+    command.args(["--no-fail-fast", "--", "--include-ignored"]);
     command.env("CORACLE_SOAK_SECONDS", (u64::from(minutes) * 60).to_string()).env("CORACLE_FAULTS", &list);
-    run(&mut command)?;
+    let verdict = run(&mut command);
     let text = read_file(&list)?;
     print!("{text}");
     let took = begun.elapsed().as_secs().div_ceil(60);
@@ -55,7 +56,8 @@ pub fn soak(workspace: &Workspace, options: &[String]) -> Result<()> {
     let Some((head, _)) = document.split_once(MARK) else {
         return Err(format!("`{DOCUMENT}` does not say where the list belongs: `{}`", MARK.trim_end()));
     };
-    write_file(&path, &format!("{head}{MARK}\n{made}"))
+    write_file(&path, &format!("{head}{MARK}\n{made}"))?;
+    verdict
 }
 
 /// A row for each fault and method, in order, with the sums.

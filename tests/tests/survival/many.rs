@@ -1,7 +1,7 @@
 //! Very many services, and very many that crash: the forms that only `cargo xtask soak` has the time for.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::oracle::{OVERSEER, ends, length, services, survived};
 use tests::{Config, Model, Oracle, probe_image};
@@ -22,8 +22,13 @@ fn a_thousand_services_start_run_and_stop() {
         .with(&many)
         .probe("overseer", OVERSEER)
         .memory("4GiB")
-        .timeout(Duration::from_secs(900))
-        .boot();
+        .timeout(Duration::from_secs(1800))
+        .start();
+    let begun = Instant::now();
+    while machine.reports().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(900), "the machine was not ready");
+        thread::sleep(Duration::from_millis(100));
+    }
     let mut oracle = Oracle::of(&machine, Model::default());
     oracle.count(&machine, machine.probe("overseer"));
     assert_eq!(services(&machine).len(), 1001);

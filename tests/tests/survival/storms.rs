@@ -14,6 +14,11 @@ const LONGEST: Duration = Duration::from_secs(1800);
 /// As many as there are kinds to go around.
 const BOMBS: usize = 5;
 
+/// How many there are of each, with all tests and in a soak.
+const ORPHANS: (u64, u64) = (2_000, 20_000);
+const SIGNALS: (u64, u64) = (100_000, 1_000_000);
+const CLIENTS: (u64, u64) = (300, 1_000);
+
 fn machine() -> Machine {
     let image = probe_image();
     let busybox = demo_image("busybox");
@@ -73,6 +78,21 @@ fn bombs_orphans_signals_and_clients_at_once_change_nothing_for_the_others() {
         let starts = ended.events[name].iter().filter(|event| matches!(event, probe::Event::Started { .. }));
         assert_eq!(starts.count(), 1, "{name} was not disturbed: {}", ended.output);
     }
+    // All of it, or nothing: it happened to one machine.
+    survived("fork bomb in 5 containers", "processes without end", BOMBS as u64);
+    survived("memory bomb in 6 containers", "memory and files in memory without end", BOMBS as u64 + 1);
+    survived("orphans in the machine's pid namespace", "double forks", count(ORPHANS.0, ORPHANS.1));
+    survived(
+        "signals to PID 1",
+        "HUP CHLD PIPE ALRM CONT WINCH KILL STOP SEGV RT",
+        count(SIGNALS.0, SIGNALS.1) + 6000,
+    );
+    survived(
+        "clients of the control channel",
+        "connections with junk and half requests",
+        count(CLIENTS.0, CLIENTS.1),
+    );
+    survived("descriptor exhaustion in PID 1", "prlimit to what it has", 1);
 }
 
 /// What a script prints that is root of the machine, and sees all its processes.
@@ -87,7 +107,6 @@ fn fork_bombs_end_at_their_limits(overseer: &Line) {
         let events = || overseer.read(&format!("/machine/cgroup/services/forks{n}/pids.events"));
         eventually("a fork bomb has come to its limit", || !events().contains("max 0"));
     }
-    survived("fork bomb in 5 containers", "processes without end", BOMBS as u64);
 }
 
 fn memory_bombs_end_alone_and_that_is_told(machine: &Machine) {
@@ -96,22 +115,20 @@ fn memory_bombs_end_alone_and_that_is_told(machine: &Machine) {
         let end = service(machine, &name).last.unwrap();
         assert_eq!((end.cause, end.signal), (Cause::Memory, Some(9)), "{name}: {end:?}");
     }
-    survived("memory bomb in 6 containers", "memory and files in memory without end", BOMBS as u64 + 1);
 }
 
 /// Each is left behind twice: by the one that made it, and by the shell.
 fn orphans_are_reaped(machine: &Machine, overseer: &Line) {
-    let orphans = count(2_000, 20_000);
+    let orphans = count(ORPHANS.0, ORPHANS.1);
     let script = format!("n=0; while [ $n -lt {orphans} ]; do ( : & ); n=$((n+1)); done; echo done");
     assert_eq!(in_shell(machine, &script), "done\n");
     let census = tests::oracle::census(overseer);
     assert!(census.zombies.is_empty(), "{census:?}");
-    survived("orphans of a service in the machine's pid namespace", "double forks", orphans);
 }
 
 fn signals_to_pid_1_change_nothing(machine: &Machine, overseer: &Line) {
     let starts = service(machine, "crashes").starts;
-    let (signals, each) = (count(100_000, 1_000_000), 100_000);
+    let (signals, each) = (count(SIGNALS.0, SIGNALS.1), 100_000);
     for _ in 0..signals / each {
         assert_eq!(overseer.run(&["/probe", "storm", &each.to_string()]).stdout, "null\n");
     }
@@ -119,11 +136,10 @@ fn signals_to_pid_1_change_nothing(machine: &Machine, overseer: &Line) {
     let script = "n=0; while [ $n -lt 3000 ]; do kill -34 1; kill -64 1; n=$((n+1)); done; echo done";
     assert_eq!(in_shell(machine, script), "done\n");
     eventually("an end is seen after all that", || service(machine, "crashes").starts > starts);
-    survived("signals to PID 1", "HUP CHLD PIPE ALRM CONT WINCH KILL STOP SEGV RT", signals + 6000);
 }
 
 fn clients_without_number_keep_nobody_from_the_channel(machine: &Machine, client: &Line) {
-    let clients = count(300, 1_000);
+    let clients = count(CLIENTS.0, CLIENTS.1);
     let asking: Vec<Child> = (0..8)
         .map(|_| machine.ctl(&["status"]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
         .collect();
@@ -133,7 +149,6 @@ fn clients_without_number_keep_nobody_from_the_channel(machine: &Machine, client
     for mut child in asking {
         assert!(child.wait().unwrap().success());
     }
-    survived("clients of the control channel", "connections with junk and half requests", clients);
 }
 
 fn supervision_goes_on_without_descriptors(machine: &Machine, overseer: &Line) {
@@ -148,7 +163,6 @@ fn supervision_goes_on_without_descriptors(machine: &Machine, overseer: &Line) {
         crashes.starts > starts && crashes.last.is_some_and(|end| end.cause == Cause::Exit)
     });
     assert_ne!(service(machine, "forks0").state, ServiceState::Failed);
-    survived("descriptor exhaustion in PID 1", "prlimit to what it has", 1);
 }
 
 /// What eight clients ask for, each in another order, of services that need each other and of one that is slow to end.
