@@ -39,6 +39,9 @@ const SIGNALS: [(Signal, Power); 6] = [
     (Signal::SIGQUIT, Power::Reboot),
 ];
 
+/// How many signals are read, and how many processes are reaped, in a turn: others may end as fast as that.
+const ENDS: usize = 64;
+
 /// How often a dead service's pipe is read at most: once is all that it holds, unless somebody else writes to it.
 const LAST_READINGS: usize = 4;
 
@@ -75,6 +78,8 @@ pub struct Supervisor {
     pub(super) network: Network,
     pub(super) conditions: Conditions,
     pub(super) watchdog: Option<Watchdog>,
+    /// Whether more processes may have ended than one turn reaps.
+    pub(super) has_unreaped: bool,
     pub(super) console: Console,
     pub(super) console_is_watched: bool,
     pub(super) sinks: Sinks,
@@ -144,6 +149,7 @@ impl Supervisor {
             network,
             conditions: Conditions::default(),
             watchdog,
+            has_unreaped: false,
             console,
             console_is_watched: false,
             sinks: Sinks::prepare(manifest)?,
@@ -197,12 +203,16 @@ impl Supervisor {
             self.console.flush();
             self.watch_console();
             // Nothing but a signal could fail it, and signals are blocked: all arguments are ours.
-            let timeout = if self.serve() { EpollTimeout::ZERO } else { self.timeout() };
+            let has_more = self.serve() || self.has_unreaped;
+            let timeout = if has_more { EpollTimeout::ZERO } else { self.timeout() };
             let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             for event in events.iter().take(count) {
                 if let Some(source) = Source::decode(event.data()) {
                     self.attend(source, event.events());
                 }
+            }
+            if self.has_unreaped {
+                self.reap();
             }
             let now = clock::now();
             if self.state.deadline().is_some_and(|deadline| deadline <= now) {
@@ -290,7 +300,8 @@ impl Supervisor {
     }
 
     fn read_signals(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
+        for _ in 0..ENDS {
+            let Ok(Some(info)) = self.signals.read_signal() else { break };
             let asked =
                 SIGNALS.iter().find(|(signal, _)| u32::try_from(*signal as i32) == Ok(info.ssi_signo));
             if let Some(&(signal, power)) = asked {
@@ -298,7 +309,17 @@ impl Supervisor {
                 self.stop(cause, power);
             }
         }
-        while let Some((pid, outcome)) = reap::next() {
+        self.reap();
+    }
+
+    /// Reaps some of those that have ended. A service that makes orphans without end is not to keep the loop here.
+    fn reap(&mut self) {
+        self.has_unreaped = true;
+        for _ in 0..ENDS {
+            let Some((pid, outcome)) = reap::next() else {
+                self.has_unreaped = false;
+                break;
+            };
             if let Some(service) = self.services.iter().position(|service| service.asking == Some(pid)) {
                 self.forget(service);
                 self.apply(Event::Answered { service, passed: outcome == Outcome::Code(0) });
