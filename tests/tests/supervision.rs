@@ -114,7 +114,8 @@ fn an_idle_machine_sleeps_and_is_small() {
     assert_eq!(figure("voluntary_ctxt_switches"), before, "PID 1 has woken up");
     let resident = figure("VmRSS");
     println!("PID 1: {resident} KiB resident");
-    assert!(resident <= 1536, "PID 1 has {resident} KiB resident");
+    // 1.5 MiB, and half of what the kernel may be wrong by: each of two processors counts up to 64 pages by itself.
+    assert!(resident <= 1536 + 256, "PID 1 has {resident} KiB resident");
 }
 
 /// Name and state of each process of the machine.
