@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use manifest::control::{Order, Power};
 use manifest::{Then, signal};
 
 /// A service, by its place in the boot manifest.
@@ -11,17 +12,6 @@ pub type Index = usize;
 /// A process, by its number. While it is not reaped, nobody else has that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pid(pub i32);
-
-/// What the machine does when everything has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Power {
-    /// Off.
-    Off,
-    /// On again.
-    Reboot,
-    /// Neither: the processor stops, the power stays on.
-    Halt,
-}
 
 /// How a run of a service ended, and why where the supervisor itself ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +67,6 @@ impl fmt::Display for Outcome {
             Self::Stuck => f.write_str("could not be killed"),
         }
     }
-}
-
-/// What somebody wants a service to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Run, whatever it has been through.
-    Start,
-    /// Not run until it is started again.
-    Stop,
-    /// End, and run again.
-    Restart,
 }
 
 /// What the supervisor's loop has seen.

@@ -146,6 +146,17 @@ impl Group {
         Ok(now.shortage_since(before, self.memory))
     }
 
+    /// What one of its files says; nothing where there is no such file, as of a controller that is not divided.
+    pub fn text(&self, file: &str) -> String {
+        let mut text = String::new();
+        if let Ok(file) = openat(&self.folder, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            && File::from(file).read_to_string(&mut text).is_err()
+        {
+            text.clear();
+        }
+        text
+    }
+
     /// Makes it anew when its processes were killed. Some kernels (6.1.172 is one) kill whatever is cloned into a cgroup
     /// that was ever killed: they compare its count of kills with that of the parent's cgroup.
     pub(super) fn renew(&mut self) -> Result<()> {

@@ -18,7 +18,6 @@ mod seccomp;
 mod settings;
 mod socket;
 mod terminal;
-mod usage;
 mod user_namespace;
 mod volume;
 
@@ -42,7 +41,6 @@ pub use failure::{Failure, Step};
 pub use ids::IdRange;
 pub use running::{Running, enter};
 pub use seccomp::Filter;
-pub use usage::Usage;
 
 use credentials::Rights;
 use ids::Ids;

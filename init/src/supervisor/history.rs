@@ -184,7 +184,7 @@ impl Entry {
         match self {
             Self::Ended(end) => What::Ended(end.told()),
             Self::Ready => What::MachineReady,
-            Self::Stops(power) => What::MachineStops { power: told(*power) },
+            Self::Stops(power) => What::MachineStops { power: *power },
             Self::Fact(fact) => match *fact {
                 Fact::Started(pid) => What::Started { pid: pid.0 },
                 Fact::Stopping => What::Stopping,
@@ -216,14 +216,6 @@ impl Entry {
             Self::Stops(power) => tell::power(*power).to_owned(),
             Self::Fact(fact) => tell::predicate(*fact, name, conditions),
         }
-    }
-}
-
-fn told(power: Power) -> control::Power {
-    match power {
-        Power::Off => control::Power::Off,
-        Power::Reboot => control::Power::Reboot,
-        Power::Halt => control::Power::Halt,
     }
 }
 

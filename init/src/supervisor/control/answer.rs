@@ -4,12 +4,12 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manifest::control::{
-    Answer, Boot, Event, Load, Machine, MachineState, Node, Now, Previous, Service, ServiceKind,
-    ServiceState, Usage,
+    Answer, Boot, Event, Load, Machine, MachineState, Node, Now, Previous, Service, ServiceKind, ServiceState,
 };
 use manifest::{Awaited, Kind, Name};
 use supervision::{Index, Outcome, Run, Stage, State};
 
+use super::usage;
 use crate::clock::{self, nanoseconds};
 use crate::supervisor::history::{History, Record};
 use crate::supervisor::main_loop::Times;
@@ -166,19 +166,7 @@ pub fn load(view: &View<'_>) -> Answer {
 /// What a service uses. Nothing of one whose cgroup cannot be read.
 pub fn usage(view: &View<'_>, index: Index) -> Option<Answer> {
     let service = view.services.get(index)?;
-    let usage = service.group.usage();
-    Some(Answer::Usage(Usage {
-        name: service.name.clone(),
-        user_us: usage.user_us,
-        system_us: usage.system_us,
-        memory: usage.memory,
-        memory_peak: usage.memory_peak,
-        memory_limit: usage.memory_limit,
-        processes: usage.processes,
-        memory_kills: usage.memory_kills,
-        read_bytes: usage.read_bytes,
-        written_bytes: usage.written_bytes,
-    }))
+    Some(Answer::Usage(usage::of(&service.name, &service.group)))
 }
 
 /// How the machine came up.

@@ -7,6 +7,7 @@ mod answer;
 mod connection;
 mod exec;
 mod session;
+mod usage;
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,13 +15,13 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use manifest::Name;
 use manifest::control::{self, Answer, Ask, BootReport, PORT, REQUEST_MAX, Request, VERSION};
 use manifest::path::CONTROL;
-use manifest::{Name, control::Order};
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::Pid;
-use supervision::{Event, Index, Outcome, Power};
+use supervision::{Event, Index, Order, Outcome};
 
 use super::main_loop::Supervisor;
 use super::source::Source;
@@ -389,7 +390,7 @@ impl Supervisor {
         let result = match ask {
             Ask::Order { service, order } => self.obey(&service, order),
             Ask::Power { power } => {
-                self.stop("the control channel", power_of(power));
+                self.stop("the control channel", power);
                 Ok(())
             }
             Ask::Exec(request) => match self.run_program(control, &request) {
@@ -415,10 +416,10 @@ impl Supervisor {
         if self.state.services().get(index).is_some_and(|service| service.is_of_shutdown()) {
             return Err(format!("`{name}` runs when the machine goes down, and only then"));
         }
-        let (order, word) = match order {
-            Order::Start => (supervision::Order::Start, "start"),
-            Order::Stop => (supervision::Order::Stop, "stop"),
-            Order::Restart => (supervision::Order::Restart, "restart"),
+        let word = match order {
+            Order::Start => "start",
+            Order::Stop => "stop",
+            Order::Restart => "restart",
         };
         self.console.say(format_args!("asked to {word} `{name}` by the control channel"));
         self.apply(Event::Order { service: index, order });
@@ -452,14 +453,6 @@ impl Supervisor {
             *place = Some(exec);
         }
         Ok(slot)
-    }
-}
-
-fn power_of(power: control::Power) -> Power {
-    match power {
-        control::Power::Off => Power::Off,
-        control::Power::Reboot => Power::Reboot,
-        control::Power::Halt => Power::Halt,
     }
 }
 
