@@ -17,7 +17,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// A ring that is full has so many pieces at least, unless more is read at a time.
 const PIECES_LEAST: usize = 16;
 /// A longer line is read in pieces of this size, as the console says it.
-const LINE_MAX: usize = 4096;
+pub const LINE_MAX: usize = 4096;
 
 /// The ring of one service.
 pub struct Ring {

@@ -7,11 +7,10 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{pipe2, read};
 
 use crate::log::Line;
+use crate::log::ring::LINE_MAX;
 
 /// What one reading takes at most: what a pipe holds, so that whoever writes in bulk costs few turns of the loop.
 pub const READ_SIZE: usize = 64 * 1024;
-/// A longer line is said in pieces of this size.
-const LINE_MAX: usize = 4096;
 
 /// The pipe behind a service's standard output and error. It outlives restarts: the last words of one run are
 /// read even when the next has begun.

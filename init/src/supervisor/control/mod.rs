@@ -377,7 +377,7 @@ impl Supervisor {
             }
             (_, Some(_)) => client.error(0, format!("session {id} has not ended")),
             (_, None) if client.sessions.len() >= SESSIONS => {
-                client.error(id, format!("{SESSIONS} answers are underway already"));
+                client.error(id, format!("{SESSIONS} answers are underway already: cancel one first"));
             }
             (ask, None) => {
                 let work = self.begin(control, ask);
@@ -442,7 +442,7 @@ impl Supervisor {
         let first = exec::first_process(&life.run, &request.service)?;
         let slot = control.execs.iter().position(Option::is_none).unwrap_or(control.execs.len());
         if slot >= EXECS {
-            return Err(format!("{EXECS} programs run for others already"));
+            return Err(format!("{EXECS} programs run for others already: end one first"));
         }
         let exec =
             Exec::begin(request, service, first, (&self.epoll, slot)).map_err(|error| error.to_string())?;
