@@ -107,8 +107,8 @@ fn programs(manifest: &Manifest) -> Result<Vec<Program>> {
             layers: layers.iter().map(text).collect::<Result<_>>()?,
             options: text(&options)?,
             path: arguments.first().cloned().unwrap_or_default(),
-            arguments: Strings::new(arguments),
-            environment: Strings::new(vec![]),
+            arguments: Strings::new(&arguments),
+            environment: Strings::new(&[]),
             filter: match seccomp {
                 Seccomp::Program(index) => filters.get(*index).cloned(),
                 Seccomp::Unconfined => None,

@@ -87,28 +87,35 @@ pub fn give_back_memory() {
 
 /// Strings as `execve` takes them: made in advance, so that nothing is allocated between clone and exec.
 pub struct Strings {
-    /// Null-terminated; each pointer leads into `owned`, whose buffers never move.
-    pointers: Vec<*const c_char>,
-    owned: Vec<CString>,
+    /// Null-terminated; each pointer leads into `bytes`, a buffer that never moves or changes.
+    pointers: Box<[*const c_char]>,
+    /// One after the other, each with its NUL byte: in a piece, since a machine has many that are short.
+    bytes: Box<[u8]>,
 }
 
 impl Strings {
     /// Takes the strings, in their order.
-    pub fn new(owned: Vec<CString>) -> Self {
-        let pointers = owned.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
-        Self { pointers, owned }
+    pub fn new(strings: &[CString]) -> Self {
+        let bytes: Vec<u8> = strings.iter().flat_map(|text| text.as_bytes_with_nul()).copied().collect();
+        let bytes = bytes.into_boxed_slice();
+        let pointers = split(&bytes).map(CStr::as_ptr).chain([std::ptr::null()]).collect();
+        Self { pointers, bytes }
     }
 
     /// The strings, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.owned.iter().map(CString::as_c_str)
+        split(&self.bytes)
     }
+}
+
+fn split(bytes: &[u8]) -> impl Iterator<Item = &CStr> {
+    bytes.split_inclusive(|&byte| byte == 0).filter_map(|text| CStr::from_bytes_with_nul(text).ok())
 }
 
 /// Replaces the process's program; returns only the reason why it could not.
 pub fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
-    // SAFETY: `path` is a C string. Both arrays end with a null pointer and hold pointers to C strings that
-    // their `Strings` own, which outlive the call because they are borrowed for it.
+    // SAFETY: `path` is a C string. Both arrays end with a null pointer and hold pointers to C strings in
+    // buffers that their `Strings` own, which outlive the call because they are borrowed for it.
     unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
     Errno::last()
 }
@@ -359,4 +366,21 @@ pub fn configure_loop_device(device: &File, file: &File, block_size: u32) -> nix
     // layout and lives through the call.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const configuration) };
     Errno::result(result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_keep_their_order_and_each_pointer_leads_to_its_own() {
+        let given = [c"run".to_owned(), c"".to_owned(), c"a b".to_owned()];
+        let strings = Strings::new(&given);
+        let whole: Vec<&CStr> = strings.iter().collect();
+        assert_eq!(whole, [c"run", c"", c"a b"]);
+        let expected: Vec<*const c_char> =
+            whole.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        assert_eq!(*strings.pointers, *expected);
+        assert_eq!(Strings::new(&[]).pointers.len(), 1);
+    }
 }

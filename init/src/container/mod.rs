@@ -64,17 +64,17 @@ pub struct Launch {
 /// A process of a container: its program, and what it may do.
 pub struct Process {
     /// Where the program may be, in the order in which to try.
-    programs: Vec<CString>,
+    programs: Box<[CString]>,
     arguments: Strings,
     environment: Strings,
     cwd: CString,
     /// As it is inside, like those that follow.
     uid: Uid,
     gid: Gid,
-    groups: Vec<Gid>,
+    groups: Box<[Gid]>,
     rights: Rights,
-    oom_score_adj: String,
-    resources: Vec<ResourceLimit>,
+    oom_score_adj: Box<str>,
+    resources: Box<[ResourceLimit]>,
     /// Shared by the containers with the same one; none for those that have every system call.
     filter: Option<Rc<Filter>>,
 }
@@ -205,15 +205,15 @@ impl Process {
         };
         Ok(Self {
             programs: programs(container.argv.first().map(String::as_str), &container.env)?,
-            arguments: Strings::new(texts(&container.argv)?),
-            environment: Strings::new(texts(&container.env)?),
+            arguments: Strings::new(&texts(&container.argv)?),
+            environment: Strings::new(&texts(&container.env)?),
             cwd: text(&container.cwd)?,
             uid: Uid::from_raw(container.user.uid),
             gid: Gid::from_raw(container.user.gid),
             groups: groups(&container.user),
             rights: Rights::of(container),
-            oom_score_adj: container.limits.oom_score_adj.to_string(),
-            resources: container.limits.resources.clone(),
+            oom_score_adj: container.limits.oom_score_adj.to_string().into(),
+            resources: container.limits.resources.as_slice().into(),
             filter,
         })
     }
@@ -228,8 +228,8 @@ impl Process {
         env.extend_from_slice(variables);
         Ok(Self {
             programs: programs(argv.first().map(String::as_str), &env)?,
-            arguments: Strings::new(texts(argv)?),
-            environment: Strings::new(texts(&env)?),
+            arguments: Strings::new(&texts(argv)?),
+            environment: Strings::new(&texts(&env)?),
             cwd: cwd.map_or_else(|| Ok(self.cwd.clone()), text)?,
             uid: self.uid,
             gid: self.gid,
@@ -252,7 +252,7 @@ impl Process {
 
     /// The program as the container names it: one that is looked for in `PATH` has no folder.
     fn program(&self) -> String {
-        let name = match self.programs.as_slice() {
+        let name = match &*self.programs {
             [path] => path.as_bytes(),
             [path, ..] => path.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default(),
             [] => &[],
@@ -348,19 +348,19 @@ fn namespaces(profile: &Profile) -> i32 {
 
 /// All groups of the first process. The user's own is among the further ones as well: else a set-gid program, which
 /// has another in its place, could open what is closed to this very group (CVE-2022-2995).
-fn groups(user: &manifest::User) -> Vec<Gid> {
+fn groups(user: &manifest::User) -> Box<[Gid]> {
     let further = user.groups.iter().copied().filter(|&group| group != user.gid);
     std::iter::once(user.gid).chain(further).map(Gid::from_raw).collect()
 }
 
 /// The paths to try, as execvp(3) would. A `PATH` that is not set means the usual folders.
-fn programs(program: Option<&str>, env: &[String]) -> Result<Vec<CString>> {
+fn programs(program: Option<&str>, env: &[String]) -> Result<Box<[CString]>> {
     const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let Some(program) = program else {
         return Err(Error::said("start", "", "it names no program"));
     };
     if program.contains('/') {
-        return Ok(vec![text(program)?]);
+        return Ok(Box::new([text(program)?]));
     }
     let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(USUAL);
     path.split(':')
@@ -427,16 +427,16 @@ mod tests {
     fn a_program_without_a_slash_is_looked_for_in_path() {
         let env = container().env;
         let paths = programs(Some("nginx"), &env).unwrap();
-        assert_eq!(paths, [c"/usr/bin/nginx".to_owned(), c"nginx".to_owned(), c"/opt/nginx".to_owned()]);
-        assert_eq!(programs(Some("./run"), &env).unwrap(), [c"./run".to_owned()]);
+        assert_eq!(*paths, [c"/usr/bin/nginx".to_owned(), c"nginx".to_owned(), c"/opt/nginx".to_owned()]);
+        assert_eq!(*programs(Some("./run"), &env).unwrap(), [c"./run".to_owned()]);
         assert!(programs(None, &env).is_err());
     }
 
     #[test]
     fn the_users_own_group_is_among_the_further_ones_once() {
         let all = |further: &[u32]| groups(&User { uid: 7, gid: 8, groups: further.to_vec() });
-        assert_eq!(all(&[]), [8].map(Gid::from_raw));
-        assert_eq!(all(&[4, 8, 9]), [8, 4, 9].map(Gid::from_raw));
+        assert_eq!(*all(&[]), [8].map(Gid::from_raw));
+        assert_eq!(*all(&[4, 8, 9]), [8, 4, 9].map(Gid::from_raw));
     }
 
     #[test]

@@ -114,11 +114,11 @@ const STANDARD: [Standard; 5] = [
 pub(super) struct Plan {
     base: Base,
     masks: Masks,
-    mounts: Vec<Addition>,
+    mounts: Box<[Addition]>,
     /// Masks of places other than the usual ones.
-    further_masks: Vec<(CString, Mask)>,
-    devices: Vec<Node>,
-    sockets: Vec<Socket>,
+    further_masks: Box<[(CString, Mask)]>,
+    devices: Box<[Node]>,
+    sockets: Box<[Socket]>,
     /// Whether `/dev` has all that the machine has.
     all_devices: bool,
     /// Bytes, in decimal.
@@ -127,7 +127,7 @@ pub(super) struct Plan {
 
 /// The layers that `/` is made of, each by its name below [`layers::MOUNTED`], and how.
 struct Base {
-    layers: Vec<CString>,
+    layers: Box<[CString]>,
     /// Set-id programs give what they say.
     set_id: bool,
     shape: Shape,
@@ -291,7 +291,7 @@ fn base(container: &Container) -> Result<Base> {
 
 fn folder(container: &Container, bundle: &Bundle) -> Result<Base> {
     let shape = Shape::Folder { path: text(&bundle.folder)?, read_only: container.read_only };
-    Ok(Base { layers: Vec::new(), set_id: container.profile.set_id, shape })
+    Ok(Base { layers: Box::default(), set_id: container.profile.set_id, shape })
 }
 
 fn addition(mount: &Mount) -> Result<Addition> {
@@ -516,7 +516,7 @@ mod tests {
         let single = Container { layers: vec![7], read_only: true, ..container() };
         let single = base(&single).unwrap();
         assert!(matches!(single.shape, Shape::Single));
-        assert_eq!(single.layers, [c"7".to_owned()]);
+        assert_eq!(*single.layers, [c"7".to_owned()]);
         let merged = Container { layers: vec![7, 8], read_only: true, ..container() };
         let Shape::Merged { options } = base(&merged).unwrap().shape else { panic!("not merged") };
         assert_eq!(options, c"lowerdir=7:8".to_owned());

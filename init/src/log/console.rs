@@ -31,6 +31,8 @@ const RESUME_AT: usize = PENDING_MAX / 8;
 /// What one call gives the console at most, about what a terminal's own buffer holds: writing to a slow line
 /// costs time even where it does not block.
 const WRITE_MAX: usize = 4096;
+/// What is kept for the line under construction: a service's longest one takes so much at most.
+const LINE_ROOM: usize = 8 * 1024;
 /// How much of its own lines init keeps.
 const SAID_MAX: usize = 64 * 1024;
 /// The name that init's own lines have.
@@ -81,7 +83,7 @@ impl Console {
             width: OWN_NAME.len(),
             format: ConsoleFormat::Text,
             is_painted: false,
-            line: Vec::with_capacity(8 * 1024),
+            line: Vec::with_capacity(LINE_ROOM),
             said: kept(),
         }
     }
@@ -158,6 +160,9 @@ impl Console {
             self.dropped = 0;
             self.pending.extend(&line);
         }
+        line.clear();
+        // One line at boot, of all services, is longer than any that follows.
+        line.shrink_to(LINE_ROOM);
         self.line = line;
     }
 

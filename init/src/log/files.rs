@@ -87,8 +87,8 @@ impl Files {
         let program = Program {
             // By the link that leads to this very program, wherever it is.
             path: c"/proc/self/exe".to_owned(),
-            arguments: Strings::new(words.map_err(|_| Errno::EINVAL)?),
-            environment: Strings::new(Vec::new()),
+            arguments: Strings::new(&words.map_err(|_| Errno::EINVAL)?),
+            environment: Strings::new(&[]),
         };
         Ok(Self {
             program,

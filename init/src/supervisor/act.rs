@@ -136,7 +136,7 @@ impl Supervisor {
             launch: &service.launch,
             group: &service.group,
             first: Pid::from_raw(first.0),
-            check: service.check.as_ref(),
+            check: service.check.as_deref(),
             null: self.null.as_fd(),
         };
         match ask::ask(probe, &asked) {

@@ -29,8 +29,8 @@ pub(super) struct Supervised {
     pub(super) notify: Option<Notify>,
     /// Where it writes a line when it is ready, if it does, and the descriptor that it has for that.
     pub(super) ready: Option<(u32, Output)>,
-    /// The program that checks its health, if there is one.
-    pub(super) check: Option<Process>,
+    /// The program that checks its health, if there is one. Most have none, and it is large.
+    pub(super) check: Option<Box<Process>>,
     /// The child that asks it something at the moment.
     pub(super) asking: Option<Pid>,
     /// Its mounts, once the machine ends and they need no end of their own.
@@ -82,10 +82,10 @@ impl Supervised {
 }
 
 /// The program that checks a service's health: in all but its command like the service's own.
-fn check(service: &manifest::Service, filters: &[Rc<Filter>]) -> Result<Option<Process>> {
+fn check(service: &manifest::Service, filters: &[Rc<Filter>]) -> Result<Option<Box<Process>>> {
     let Some(Probe::Exec(argv)) = service.health.as_ref().map(|health| &health.probe) else {
         return Ok(None);
     };
     let container = manifest::Container { argv: argv.clone(), ..service.container.clone() };
-    Process::prepare(&container, filters).map(Some)
+    Process::prepare(&container, filters).map(|process| Some(Box::new(process)))
 }
