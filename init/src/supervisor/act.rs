@@ -246,6 +246,8 @@ impl Supervisor {
         {
             self.console.say(format_args!("{line}"));
         }
+        // What the boot's work was done in, for as long as the machine lives.
+        sys::give_back_memory();
     }
 
     fn send(&mut self, report: &Report) {
