@@ -31,7 +31,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::wait::{wait, waitpid};
-use nix::unistd::{Gid, Uid, chdir, mkdir, pipe2, pivot_root, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, chdir, chown, mkdir, pipe2, pivot_root, setresgid, setresuid, write};
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -80,6 +80,8 @@ struct Program {
     /// Made in advance, as init's are.
     group: Group,
     users: File,
+    /// User and group 0 of these, as the machine knows them.
+    root: (Uid, Gid),
     layers: Vec<CString>,
     options: CString,
     path: CString,
@@ -99,11 +101,13 @@ fn programs(manifest: &Manifest) -> Result<Vec<Program>> {
         let layers: Vec<String> = layers.iter().map(usize::to_string).collect();
         let options = format!("lowerdir={},upperdir=../stage/u,workdir=../stage/w", layers.join(":"));
         let arguments = argv.iter().map(text).collect::<Result<Vec<CString>>>()?;
+        let first = first(*ids)?;
         Ok(Program {
             is_bare: env.iter().any(|variable| variable == "FLOOR=bare"),
             is_oneshot: service.kind != Kind::Service,
             group: parent.group(service.name.as_str(), limits)?,
-            users: users(*ids)?,
+            users: users(first)?,
+            root: (Uid::from_raw(first), Gid::from_raw(first)),
             layers: layers.iter().map(text).collect::<Result<_>>()?,
             options: text(&options)?,
             path: arguments.first().cloned().unwrap_or_default(),
@@ -118,11 +122,16 @@ fn programs(manifest: &Manifest) -> Result<Vec<Program>> {
     manifest.services.iter().map(prepare).collect()
 }
 
-/// A user namespace with `ids`, made as init makes those of its containers.
-fn users(ids: Ids) -> Result<File> {
-    let Ids::Own { first } = ids else {
-        return Err(Error::said("use", "the machine's ids", "init has others"));
-    };
+/// The first of the ids that a container has for itself.
+fn first(ids: Ids) -> Result<u32> {
+    match ids {
+        Ids::Own { first } => Ok(first),
+        Ids::Machine => Err(Error::said("use", "the machine's ids", "init has others")),
+    }
+}
+
+/// A user namespace with the ids from `first` on, made as init makes those of its containers.
+fn users(first: u32) -> Result<File> {
     let failed = |errno| Error::new("make", "a user namespace", errno);
     let pid = sys::clone_into(None, libc::CLONE_NEWUSER, || 0).map_err(failed)?;
     let zombie = rustix::process::Pid::from_raw(pid.as_raw()).ok_or_else(|| failed(Errno::ESRCH))?;
@@ -146,21 +155,32 @@ fn start(programs: &[Program]) -> Result<(Duration, Duration)> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let first_start = clock::now();
     for program in programs {
-        let pid = clone(program).map_err(failed)?;
+        let pid = clone(program, &report).map_err(failed)?;
         if program.is_oneshot {
             waitpid(pid, None).map_err(failed)?;
         }
     }
     drop(report);
-    File::from(status).read(&mut [0]).map_err(|error| Error::io("wait for", "the programs", &error))?;
-    Ok((first_start, clock::now()))
+    let mut reason = [0];
+    let told = File::from(status).read(&mut reason);
+    match told.map_err(|error| Error::io("wait for", "the programs", &error))? {
+        0 => Ok((first_start, clock::now())),
+        // Or the floor would be that of programs that do not run.
+        _ => Err(Error::new("run", "a program", Errno::from_raw(reason[0].into()))),
+    }
 }
 
-fn clone(program: &Program) -> nix::Result<nix::unistd::Pid> {
+/// Runs the program, or says in `report` why that cannot be.
+fn clone(program: &Program, report: &OwnedFd) -> nix::Result<nix::unistd::Pid> {
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    sys::clone_into(Some(program.group.as_fd()), namespaces, || match enter(program) {
-        Ok(()) => sys::execute(&program.path, &program.arguments, &program.environment) as c_int,
-        Err(errno) => errno as c_int,
+    sys::clone_into(Some(program.group.as_fd()), namespaces, || {
+        let errno = match enter(program) {
+            Ok(()) => sys::execute(&program.path, &program.arguments, &program.environment),
+            Err(errno) => errno,
+        };
+        let code = errno as c_int;
+        // Every errno fits into a byte.
+        write(report, &code.to_le_bytes()[..1]).map_or(code, |_| code)
     })
 }
 
@@ -183,6 +203,8 @@ fn enter(program: &Program) -> nix::Result<()> {
     for folder in ["u", "w", "r"] {
         mkdir(folder, Mode::S_IRWXU)?;
     }
+    // The owner of the upper is that of `/`: nobody else could enter it, whatever he may do in his namespace.
+    chown("u", Some(program.root.0), Some(program.root.1))?;
     chdir(layers::MOUNTED)?;
     for layer in &program.layers {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
