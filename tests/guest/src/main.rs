@@ -30,7 +30,7 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe sleep MILLISECONDS             end later
        probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
        probe show FILE                      print a file, then end
-       probe pause                          say so, then end on SIGTERM, SIGINT or SIGQUIT
+       probe pause [PROCESSES]              say so, then end on SIGTERM, SIGINT or SIGQUIT; so many more do as well
        probe talk lines COUNT MILLISECONDS  write numbered lines with pauses, then pause as above
        probe talk flood COUNT               write numbered lines of 100 bytes as fast as can be, then pause
        probe talk many PROCESSES COUNT      let many processes write numbered lines at once, then pause
@@ -84,6 +84,7 @@ fn main() -> ExitCode {
         ["orphan", milliseconds] => orphan(milliseconds),
         ["show", file] => show(file),
         ["pause"] => pause(),
+        ["pause", processes] => pause_with(processes),
         ["read", file] => std::fs::read(file)
             .map(|_| ExitCode::SUCCESS)
             .map_err(|error| format!("cannot read `{file}`: {error}")),
@@ -221,6 +222,14 @@ fn orphan(milliseconds: &str) -> Result<ExitCode, String> {
 }
 
 /// The least that a service can do: it waits for a stop signal.
+fn pause_with(processes: &str) -> Result<ExitCode, String> {
+    for _ in 0..number::<u32>(processes)? {
+        let begun = Command::new("/proc/self/exe").arg("pause").spawn();
+        begun.map_err(|error| format!("cannot start a process: {error}"))?;
+    }
+    pause()
+}
+
 fn pause() -> Result<ExitCode, String> {
     // A container's first process gets no signal whose action is the default, so each needs a handler.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT])

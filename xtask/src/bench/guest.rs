@@ -196,6 +196,18 @@ impl Guest {
         number.ok_or_else(|| self.failure(&format!("said no number after `{wanted}`")))
     }
 
+    /// Waits until the kernel says `text`, and returns when that was, in nanoseconds of the guest's clock.
+    pub fn stamp(&mut self, text: &str) -> Result<u64> {
+        let lines = self.wait_for(text, 1)?;
+        let stamp = lines.first().and_then(|line| line.trim_start().strip_prefix('[')?.split(']').next());
+        let moment = stamp.and_then(|stamp| {
+            let (seconds, fraction) = stamp.trim().split_once('.')?;
+            let micros = format!("{seconds}{fraction}").parse::<u64>().ok()?;
+            (fraction.len() == 6).then(|| micros * 1000)
+        });
+        moment.ok_or_else(|| self.failure(&format!("said `{text}` without the time")))
+    }
+
     /// Waits until the machine reports that it is ready.
     pub fn ready(&mut self) -> Result<Ready> {
         let begun = Instant::now();

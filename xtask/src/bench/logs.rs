@@ -1,7 +1,6 @@
 //! L1: what it takes to log.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use super::Bench;
 use super::boot::millions;
@@ -9,7 +8,8 @@ use super::figure::{Figure, Goal, MEGABYTES_PER_SECOND, MILLION_INSTRUCTIONS, Me
 use super::guest::Guest;
 use super::machine::{Kernel, Machine, image_of};
 use super::sample::{interleave, median};
-use crate::process::{Result, because, run_quietly};
+use super::systemd;
+use crate::process::{Result, because};
 use crate::workspace::{make_folder, write_file};
 
 /// For the document.
@@ -144,26 +144,20 @@ const JOURNALD_CONF: &str = "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0
 /// journald of the host's Debian with all that it needs, as an image.
 fn journald(bench: &Bench) -> Result<String> {
     let folder = bench.folder("images")?.join("journald");
-    let copy = |from: &Path, to: PathBuf| -> Result<()> {
-        if let Some(parent) = to.parent() {
-            make_folder(parent)?;
-        }
-        std::fs::copy(from, &to).map(drop).map_err(because(format!("cannot copy `{}`", from.display())))
-    };
     for program in
         ["/usr/lib/systemd/systemd-journald", "/usr/bin/systemd-cat", "/usr/bin/mount", "/usr/bin/dash"]
     {
-        copy(Path::new(program), folder.join(program.trim_start_matches('/')))?;
-        let libraries = run_quietly(Command::new("ldd").arg(program))?;
-        let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-        for library in paths.map(|path| path.trim_end_matches(':')) {
-            copy(Path::new(library), folder.join(library.trim_start_matches('/')))?;
-        }
+        systemd::install(program, &folder)?;
     }
-    copy(Path::new("/usr/bin/dash"), folder.join("bin/dash"))?;
-    copy(&bench.workspace.target("dist-test/probe"), folder.join("probe"))?;
+    let copy = |from: &Path, to: &str| -> Result<()> {
+        let copied = std::fs::copy(from, folder.join(to));
+        copied.map(drop).map_err(because(format!("cannot copy `{}`", from.display())))
+    };
+    make_folder(&folder.join("bin"))?;
+    copy(Path::new("/usr/bin/dash"), "bin/dash")?;
+    copy(&bench.workspace.target("dist-test/probe"), "probe")?;
     make_folder(&folder.join("etc/systemd"))?;
-    write_file(&folder.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
+    write_file(&folder.join("etc/machine-id"), systemd::MACHINE_ID)?;
     write_file(&folder.join("etc/systemd/journald.conf"), JOURNALD_CONF)?;
     Ok(format!("dir:{}", folder.display()))
 }

@@ -28,6 +28,7 @@ mod smallest;
 mod start;
 mod store;
 mod stuck;
+mod systemd;
 mod usage;
 
 use std::path::PathBuf;

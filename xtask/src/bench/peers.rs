@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Bench;
+use super::boot::millions;
 use super::guest::Guest;
 use super::machine::{Kernel, Machine, image_of};
 use crate::process::Result;
@@ -26,7 +27,8 @@ const PARITY: [&str; 9] =
 
 /// Runs both in one guest, once each to see what their containers are, and then in a loop.
 pub fn measure(bench: &Bench, kernel: Kernel) -> Result<Peers> {
-    let machine = machine(bench, kernel)?;
+    let name = if kernel == Kernel::Own { "peers-own" } else { "peers-second" };
+    let machine = machine(bench, kernel, name, SCRIPT)?;
     let mut guest = Guest::counted_in(&machine, &machine.initramfs(), 2048)?;
     let mut each = |runtime: &str| {
         let microseconds = guest.moment(&format!("{runtime}_US"))?;
@@ -57,12 +59,18 @@ fn require_parity(lines: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Million instructions from the first `runc kill` of 20 containers that run until the last is deleted.
+pub fn measure_stop(bench: &Bench) -> Result<f64> {
+    let machine = machine(bench, Kernel::Own, "peers-stop", SCRIPT_OF_STOP)?;
+    let microseconds = Guest::counted_in(&machine, &machine.initramfs(), 2048)?.moment("STOP_US")?;
+    Ok(millions(microseconds.saturating_mul(1000)))
+}
+
 /// A machine with two services: one container of ours, and a privileged one in which the runtimes make theirs.
-fn machine(bench: &Bench, kernel: Kernel) -> Result<Machine> {
-    let name = if kernel == Kernel::Own { "peers-own" } else { "peers-second" };
+fn machine(bench: &Bench, kernel: Kernel, name: &str, script: &str) -> Result<Machine> {
     let image = image_of(bench, "moment", &bench.moment)?;
     let bundle = bench.folder("bundle")?;
-    for (file, word) in [("status.json", "status"), ("end.json", "end")] {
+    for (file, word) in [("status.json", "status"), ("end.json", "end"), ("wait.json", "wait")] {
         let config = bundle_config(&allowed_calls(bench)?, word);
         write_file(&bundle.join(file), &config.to_string())?;
     }
@@ -73,11 +81,12 @@ fn machine(bench: &Bench, kernel: Kernel) -> Result<Machine> {
         "[oneshot.ours]\nimage = \"{image}\"\ncommand = [\"/moment\", \"status\"]\n\
          [service.peers]\nimage = \"oci:{}:runtimes\"\nprivileged = true\nrestart = \"never\"\n\
          volumes = [\"/srv/bundle:/srv:ro\", \"/sys/fs/cgroup:/cgroup\"]\n\
-         command = [\"bash\", \"-euc\", '''{SCRIPT}''']\n{}{}{}",
+         command = [\"bash\", \"-euc\", '''{script}''']\n{}{}{}{}",
         bench.workspace.target("images/demo").display(),
         file("/srv/bundle/moment", &bench.moment.to_string_lossy(), "0o755"),
         file("/srv/bundle/status.json", &bundle.join("status.json").to_string_lossy(), "0o644"),
         file("/srv/bundle/end.json", &bundle.join("end.json").to_string_lossy(), "0o644"),
+        file("/srv/bundle/wait.json", &bundle.join("wait.json").to_string_lossy(), "0o644"),
     );
     Machine::build(bench, name, kernel, &services, None)
 }
@@ -97,6 +106,21 @@ const SCRIPT: &str = "\
         end=$EPOCHREALTIME
         echo ${runtime}_US=$(( ${end/./} - ${begin/./} ))
     done";
+
+const SCRIPT_OF_STOP: &str = "\
+    mount --bind /cgroup /sys/fs/cgroup
+    mkdir -p /bundle/rootfs/{proc,dev,sys}
+    cp /srv/moment /bundle/rootfs/
+    cd /bundle
+    for number in {1..20}; do
+        sed \"s,/peer,/peer$number,\" /srv/wait.json >config.json
+        runc run --detach c$number </dev/null >/dev/null 2>&1
+    done
+    begin=$EPOCHREALTIME
+    for number in {1..20}; do runc kill c$number KILL; done
+    for number in {1..20}; do until runc delete c$number; do :; done; done
+    end=$EPOCHREALTIME
+    echo STOP_US=$(( ${end/./} - ${begin/./} ))";
 
 /// The names of calls that the default profile allows whatever their arguments, as its document lists them.
 fn allowed_calls(bench: &Bench) -> Result<Vec<String>> {
