@@ -133,20 +133,20 @@ mod tests {
 
     #[test]
     fn a_manifest_of_another_version_is_refused_by_its_version() {
-        let expected = "its version is 9, this init understands 8 only";
-        let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true},"log":{"console":"text","syslog":null,"files":null},"services":[]"#;
-        assert!(refusal(&format!(r#"{{"version":9,{empty}}}"#)).ends_with(expected));
-        assert!(refusal(r#"{"version":9,"novelty":[]}"#).ends_with(expected));
+        let expected = "its version is 10, this init understands 9 only";
+        let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true,"vsock":null},"log":{"console":"text","syslog":null,"files":null},"services":[]"#;
+        assert!(refusal(&format!(r#"{{"version":10,{empty}}}"#)).ends_with(expected));
+        assert!(refusal(r#"{"version":10,"novelty":[]}"#).ends_with(expected));
     }
 
     #[test]
     fn a_manifest_that_is_cut_off_is_refused_with_the_position() {
-        assert!(refusal(r#"{"version":8,"#).contains("line 1"));
+        assert!(refusal(r#"{"version":9,"#).contains("line 1"));
     }
 
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
-        let text = r#"{"version":8,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true},"log":{"console":"text","syslog":null,"files":null},"services":[{
+        let text = r#"{"version":9,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true,"vsock":null},"log":{"console":"text","syslog":null,"files":null},"services":[{
             "name":"web","kind":"service","depends_on":[],"wait_for":[],"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
             "restart":{"policy":"always","prevented_by":[],"backoff":{"first_ms":1,"factor":1,"cap_ms":1,"jitter_percent":0,
             "reset_ms":1},"give_up":null},"stop":{"signal":15,"grace_ms":1},"logging":{"size":1},"container":{

@@ -1,7 +1,7 @@
 //! The control channel: how somebody talks to a machine that runs. One JSON object per line, in both directions.
 //!
-//! It is spoken on the virtio-serial port [`PORT`], and on a unix socket that a service has if its config says so
-//! ([`TARGET`]). A client begins with [`Ask::Hello`]. Each further request begins a session under a number that the
+//! It is spoken on the virtio-serial port [`PORT`], on a unix socket that a service has if its config says so
+//! ([`TARGET`]), and on a port of the vsock if the machine's config names one ([`Control::vsock`](crate::Control::vsock)). A client begins with [`Ask::Hello`]. Each further request begins a session under a number that the
 //! client chooses, several may go on at a time, and each ends with exactly one of [`Answer::Done`], [`Answer::Exit`] and
 //! [`Answer::Error`]. Times are nanoseconds of the machine's monotonic clock, unless they say otherwise.
 

@@ -31,7 +31,7 @@ pub use supervision::{
 };
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// A word of the kernel's command line: whoever reads the console has a terminal that shows colours.
 pub const COLOUR: &str = "coracle.colour=1";
@@ -83,12 +83,14 @@ pub struct Manifest {
     pub services: Vec<Service>,
 }
 
-/// What the control channel may do: see [`control`].
+/// What the control channel may do, and where it is beside its usual places: see [`control`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
     /// Run programs in containers.
     pub exec: bool,
+    /// The port of the machine's vsock on which the host can connect.
+    pub vsock: Option<u32>,
 }
 
 /// How the machine gets its address.

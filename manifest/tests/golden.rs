@@ -18,10 +18,10 @@ use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":8,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":9,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
-"network":"dhcp","watchdog":{"armed":{"timeout":60}},"control":{"exec":true},"log":{"console":"text",
+"network":"dhcp","watchdog":{"armed":{"timeout":60}},"control":{"exec":true,"vsock":1027},"log":{"console":"text",
 "syslog":{"transport":"tcp","address":"10.0.0.2:601"},
 "files":{"folder":"/var/log","max_size":10485760,"max_files":5}},
 "services":[
@@ -257,7 +257,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 8,
+        version: 9,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -266,7 +266,7 @@ fn sample() -> Manifest {
             .into(),
         network: Network::Dhcp,
         watchdog: Watchdog::Armed { timeout: 60 },
-        control: Control { exec: true },
+        control: Control { exec: true, vsock: Some(1027) },
         log: Log {
             console: ConsoleFormat::Text,
             syslog: Some(Syslog { transport: Transport::Tcp, address: "10.0.0.2:601".parse().unwrap() }),
@@ -287,7 +287,7 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 8, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 9, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
     is_written_and_read_as(&Watchdog::None, "\"none\"");
@@ -308,7 +308,7 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":8"#, r#""version":8,"future":true"#),
+        (r#""version":9"#, r#""version":9,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),

@@ -13,7 +13,9 @@ use super::limits;
 use super::logging;
 use super::problem::{Problem, suggestion};
 use super::profile::{self, Profile};
-use super::raw::{At, Modules, Raw, RawFile, RawKernel, RawLayers, RawService, RawWatchdog, Variables};
+use super::raw::{
+    At, Modules, Raw, RawControl, RawFile, RawKernel, RawLayers, RawService, RawWatchdog, Variables,
+};
 use super::supervision;
 use super::value::{self, Port};
 use super::{
@@ -62,7 +64,7 @@ pub fn check(raw: Raw, base: PathBuf, problems: &mut Vec<Problem>) -> Option<Con
     let kernel = check.kernel(raw.kernel, &base);
     let watchdog = check.watchdog(raw.watchdog);
     let layers = check.layers(raw.layers);
-    let control = manifest::Control { exec: raw.control.exec.is_none_or(|exec| exec.value) };
+    let control = check.control(raw.control);
     let log = logging::check_machine(raw.log, &mut check);
     let mut services: Vec<At<Service>> = Vec::new();
     let tables =
@@ -146,6 +148,16 @@ impl Check<'_> {
             format!("{error}{advice}")
         });
         self.value(&image.span, path, reference)
+    }
+
+    fn control(&mut self, raw: RawControl) -> manifest::Control {
+        let vsock = raw.vsock.and_then(|port| {
+            // The last number means any port.
+            let known = (1..u32::MAX).contains(&port.value).then_some(port.value);
+            let known = known.ok_or_else(|| format!("a port of the vsock is 1 to {}", u32::MAX - 1));
+            self.value(&port.span, "control.vsock", known)
+        });
+        manifest::Control { exec: raw.exec.is_none_or(|exec| exec.value), vsock }
     }
 
     fn kernel(&mut self, raw: RawKernel, base: &std::path::Path) -> Option<Kernel> {

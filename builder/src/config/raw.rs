@@ -135,6 +135,7 @@ pub struct RawWatchdog {
 #[derive(Debug, Default)]
 pub struct RawControl {
     pub exec: Option<At<bool>>,
+    pub vsock: Option<At<u32>>,
 }
 
 /// `[layers]`.
@@ -215,7 +216,8 @@ impl Raw {
             .table("watchdog", |fields| RawWatchdog { timeout: fields.take("timeout") })
             .unwrap_or_default();
         let layers = fields.table("layers", RawLayers::read).unwrap_or_default();
-        let control = fields.table("control", |fields| RawControl { exec: fields.take("exec") });
+        let control = fields
+            .table("control", |fields| RawControl { exec: fields.take("exec"), vsock: fields.take("vsock") });
         let log = fields.table("log", RawLog::read).unwrap_or_default();
         let mut tables =
             |key, kind| fields.named_tables(key, |name, fields| RawService::read(name, kind, fields));

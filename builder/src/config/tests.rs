@@ -384,3 +384,14 @@ fn a_machine_is_watched_unless_it_says_otherwise() {
     let said = problems("name = \"m\"\n[watchdog]\ntimout = \"10s\"\n");
     assert!(said.contains("did you mean `timeout`?"), "{said}");
 }
+
+#[test]
+fn the_host_has_no_vsock_to_the_machine_unless_a_port_is_named() {
+    let control = |table: &str| config(&format!("name = \"m\"\n[control]\n{table}\n")).control;
+    assert_eq!(control(""), manifest::Control { exec: true, vsock: None });
+    assert_eq!(control("vsock = 1027\nexec = false"), manifest::Control { exec: false, vsock: Some(1027) });
+    for wrong in ["0", "4294967295"] {
+        let said = problems(&format!("name = \"m\"\ncontrol.vsock = {wrong}\n"));
+        assert!(said.contains("control.vsock: a port of the vsock is 1 to 4294967294"), "{wrong}: {said}");
+    }
+}

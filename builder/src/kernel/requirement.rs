@@ -20,6 +20,8 @@ pub struct Needs {
     pub processor_sets: bool,
     /// Some container has a share of disks that is not everybody's.
     pub disk_shares: bool,
+    /// The host can connect to the control channel by a vsock.
+    pub vsock: bool,
     /// Somebody sees to it that PID 1 is not stuck.
     pub watchdog: bool,
 }
@@ -80,6 +82,11 @@ const PROCESSOR_SETS: Requirement =
     built_in("CONFIG_CPUSETS", "to keep a service to its processors (see the key `cpuset`)");
 const DISK_SHARES: Requirement =
     built_in("CONFIG_BLK_CGROUP_IOCOST", "to share disks by weight (see the key `io-weight`)");
+const VSOCK: Requirement = driver(
+    "CONFIG_VIRTIO_VSOCKETS",
+    "vmw_vsock_virtio_transport",
+    "to be reached by a vsock (see `vsock` in `[control]`)",
+);
 const LOOP: Requirement = driver("CONFIG_BLK_DEV_LOOP", "loop", "to mount image layers from files");
 
 /// Timers that reboot a machine: those of the hardware first, the kernel's own last. init takes those that there are.
@@ -109,6 +116,7 @@ pub fn needed_modules(kernel: &Kernel, needs: Needs) -> Result<Vec<&'static str>
         (needs.processor_time, &PROCESSOR_TIME),
         (needs.processor_sets, &PROCESSOR_SETS),
         (needs.disk_shares, &DISK_SHARES),
+        (needs.vsock, &VSOCK),
         (!file_backed, &LOOP),
     ];
     let conditional =
@@ -179,7 +187,16 @@ fn check(kernel: &Kernel, requirement: &Requirement) -> Result<Option<&'static s
 /// Every option that can be required.
 #[cfg(test)]
 pub fn options() -> impl Iterator<Item = &'static str> {
-    let conditional =
-        [&OVERLAY, &USER_NS, &NET_NS, &SECCOMP, &PROCESSOR_TIME, &PROCESSOR_SETS, &DISK_SHARES, &LOOP];
+    let conditional = [
+        &OVERLAY,
+        &USER_NS,
+        &NET_NS,
+        &SECCOMP,
+        &PROCESSOR_TIME,
+        &PROCESSOR_SETS,
+        &DISK_SHARES,
+        &VSOCK,
+        &LOOP,
+    ];
     EVERY_MACHINE.iter().chain(conditional).map(|requirement| requirement.option)
 }

@@ -114,6 +114,7 @@ const NOTHING: Needs = Needs {
     processor_time: false,
     processor_sets: false,
     disk_shares: false,
+    vsock: false,
     watchdog: false,
 };
 
@@ -126,6 +127,7 @@ const EVERYTHING: Needs = Needs {
     processor_time: true,
     processor_sets: true,
     disk_shares: true,
+    vsock: true,
     watchdog: true,
 };
 

@@ -176,6 +176,7 @@ pub fn needs(config: &Config) -> Needs {
         processor_time: limits().any(|limits| limits.processor_millis > 0),
         processor_sets: limits().any(|limits| !limits.processors.is_empty()),
         disk_shares: limits().any(|limits| limits.io_weight > 0),
+        vsock: config.control.vsock.is_some(),
         watchdog: config.watchdog.is_some(),
     }
 }

@@ -1,4 +1,4 @@
-//! What weakens the isolation of a service, each thing with the key that asks for it.
+//! What weakens the isolation of a service, or of the whole machine, each thing with the key that asks for it.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use crate::capability;
 use crate::config::{Config, Seccomp, Service};
 use crate::error::Error;
 
-/// Something that a container may do beside what every container may.
+/// Something that a container may do beside what every container may, or somebody outside with the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Privilege {
-    /// The key path of the service's table.
+    /// The key path of the table.
     pub service: String,
     /// The key that asks for it. None where all services have it and no key takes it away yet.
     pub key: Option<&'static str>,
@@ -32,9 +32,17 @@ impl fmt::Display for Privilege {
     }
 }
 
-/// The privileges of all services, in their order.
+/// The privileges that the machine gives, then those of all services, in their order.
 pub fn privileges(config: &Config, supervised: &[Supervised]) -> Vec<Privilege> {
-    config.services.iter().zip(supervised).flat_map(|(service, supervised)| of(service, supervised)).collect()
+    let vsock = config.control.vsock.map(|port| Privilege {
+        service: "control".to_owned(),
+        key: Some("vsock"),
+        what: format!(
+            "every program of the host that may use its vsock has the control channel, on port {port}"
+        ),
+    });
+    let services = config.services.iter().zip(supervised);
+    vsock.into_iter().chain(services.flat_map(|(service, supervised)| of(service, supervised))).collect()
 }
 
 fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {

@@ -136,7 +136,7 @@ impl Supervisor {
             .services
             .iter()
             .filter(|service| service.container.sockets.iter().any(|socket| socket.target == TARGET));
-        let control = Control::new(manifest.control.exec, controlling.map(|service| &service.name), &epoll)?;
+        let control = Control::new(manifest.control, controlling.map(|service| &service.name), &epoll)?;
         // Chance is for jitter only.
         let state = State::new(manifest.services.iter().map(Rules::of), nanoseconds(clock::now()));
         let supervisor = Self {

@@ -28,6 +28,12 @@ fn every_loosening_is_listed_with_its_key() {
         ("unmask = \"all\"", &["service.a.unmask: nothing of /proc and /sys is masked"]),
         ("pid = \"host\"", &["service.a.pid: sees the machine's processes"]),
         ("ipc = \"host\"", &["service.a.ipc: shares the machine's System V IPC and message queues"]),
+        (
+            "[control]\nvsock = 1027",
+            &[
+                "control.vsock: every program of the host that may use its vsock has the control channel, on port 1027",
+            ],
+        ),
         ("group-add = [\"7\"]\nsysctls.kernel.shmmax = 4096", &[]),
         (
             "privileged = true\nunmask = \"all\"\ncap-add = [\"ALL\"]",

@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use manifest::control::{Answer, REQUEST_MAX, Response};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 
 /// No answer is begun while so much waits to be sent: with the one underway it is what a connection can take.
 const OUTPUT_ENOUGH: usize = 32 * 1024;
@@ -99,7 +101,10 @@ impl Connection {
         }
         let length = buffer.len().min(READ_MAX);
         match self.stream.read(buffer.get_mut(..length).unwrap_or_default()) {
-            Ok(0) => (self.readable, self.has_ended) = (false, true),
+            Ok(0) => {
+                (self.readable, self.has_ended) = (false, true);
+                self.is_broken |= is_closed(&self.stream);
+            }
             Ok(length) => {
                 self.take(buffer.get(..length).unwrap_or_default());
                 return true;
@@ -174,6 +179,12 @@ impl Connection {
         }
         false
     }
+}
+
+/// Whether a socket's other side is gone, and does not just say nothing more. epoll tells that of unix sockets, and not of
+/// a vsock: there it is an error to send, even nothing. A port is no socket, and has an event of its own.
+fn is_closed(stream: &File) -> bool {
+    send(stream, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) == Err(Errno::PIPE)
 }
 
 #[cfg(test)]

@@ -6,18 +6,17 @@
 mod answer;
 mod connection;
 mod exec;
+mod listener;
 mod session;
 mod usage;
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use manifest::Name;
 use manifest::control::{self, Answer, Ask, BootReport, PORT, REQUEST_MAX, Request, VERSION};
-use manifest::path::CONTROL;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::Pid;
@@ -27,15 +26,18 @@ use super::main_loop::Supervisor;
 use super::source::Source;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::mounts::make_folder;
+use crate::log::Console;
 use crate::ports;
 use answer::View;
 use connection::{Connection, Line};
 use exec::Exec;
+use listener::{Listener, Visitor};
 use session::{Next, Session, Work};
 
-/// How many clients there can be at a time, beside the host's.
+/// How many clients there can be at a time, beside the host's port.
 const CONNECTIONS: usize = 32;
+/// How many who want to be clients are looked at in a turn.
+const VISITORS: usize = 32;
 /// How many answers may be underway on one connection.
 const SESSIONS: usize = 64;
 /// How many programs clients may run at a time.
@@ -55,6 +57,10 @@ pub struct Control {
     /// The host's port, once it is there, has the first place.
     clients: Vec<Option<Client>>,
     listeners: Vec<Listener>,
+    /// Which of them has the next turn.
+    turn: usize,
+    /// Whether somebody on the vsock was sent away, which is said once.
+    has_refused: bool,
     execs: Vec<Option<Exec>>,
     /// When the port is looked for next, and how long after that.
     port: Option<(Duration, Duration)>,
@@ -68,32 +74,25 @@ struct Client {
     is_port: bool,
 }
 
-/// Where the clients of one service connect.
-struct Listener {
-    socket: UnixListener,
-    is_waiting: bool,
-}
-
 impl Control {
-    /// Makes the sockets of `services`.
-    pub fn new<'a>(exec: bool, services: impl Iterator<Item = &'a Name>, epoll: &Epoll) -> Result<Self> {
-        let mut listeners = Vec::new();
-        for name in services {
-            make_folder(CONTROL)?;
-            let path = format!("{CONTROL}/{name}");
-            let failed = |error: std::io::Error| Error::io("make the socket", path.clone(), &error);
-            let socket = UnixListener::bind(&path).map_err(failed)?;
-            socket.set_nonblocking(true).map_err(failed)?;
-            // The service's users are not the machine's. Nobody else sees the socket.
-            fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(failed)?;
+    /// Makes the sockets of `services`, and listens to the vsock if `allowed` says so.
+    pub fn new<'a>(
+        allowed: manifest::Control,
+        services: impl Iterator<Item = &'a Name>,
+        epoll: &Epoll,
+    ) -> Result<Self> {
+        let mut listeners: Vec<Listener> = services.map(Listener::of_service).collect::<Result<_>>()?;
+        if let Some(port) = allowed.vsock {
+            listeners.push(Listener::vsock(port)?);
+        }
+        for (place, listener) in listeners.iter().enumerate() {
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
             epoll
-                .add(&socket, EpollEvent::new(flags, Source::Listener(listeners.len()).encode()))
-                .map_err(|errno| Error::new("watch", path.clone(), errno))?;
-            listeners.push(Listener { socket, is_waiting: false });
+                .add(listener.descriptor(), EpollEvent::new(flags, Source::Listener(place).encode()))
+                .map_err(|errno| Error::new("wait for", "clients of the control channel", errno))?;
         }
         let port = Some((clock::now(), PORT_FIRST_PAUSE));
-        Ok(Self { exec, clients: vec![None], listeners, execs: Vec::new(), port })
+        Ok(Self { exec: allowed.exec, clients: vec![None], listeners, port, ..Self::default() })
     }
 
     /// When something has to be done even if nobody says anything.
@@ -104,7 +103,7 @@ impl Control {
     /// Takes note of an event of a listener.
     pub fn wake_listener(&mut self, place: usize) {
         if let Some(listener) = self.listeners.get_mut(place) {
-            listener.is_waiting = true;
+            listener.wake();
         }
     }
 
@@ -175,30 +174,45 @@ impl Control {
         }
     }
 
-    /// Takes clients that wait, as many as there is room for.
-    fn accept(&mut self, epoll: &Epoll) {
-        for listener in &mut self.listeners {
-            while listener.is_waiting {
-                let free = self.clients.iter().skip(1).position(Option::is_none).map(|place| place + 1);
-                let place = free.unwrap_or(self.clients.len());
-                if place > CONNECTIONS {
-                    return;
+    /// Takes clients that wait, as many as there is room for. Returns whether there may be more who are to be looked at.
+    fn accept(&mut self, epoll: &Epoll, console: &mut Console) -> bool {
+        for _ in 0..VISITORS {
+            let free = self.clients.iter().skip(1).position(Option::is_none).map(|place| place + 1);
+            let place = free.unwrap_or(self.clients.len());
+            if place > CONNECTIONS {
+                return false;
+            }
+            match self.next_visitor() {
+                None => return false,
+                Some(Visitor::Client(stream)) if watch(epoll, place, &stream).is_ok() => {
+                    if place == self.clients.len() {
+                        self.clients.push(None);
+                    }
+                    if let Some(slot) = self.clients.get_mut(place) {
+                        *slot = Some(Client::new(stream, false));
+                    }
                 }
-                let Ok((stream, _)) = listener.socket.accept() else {
-                    listener.is_waiting = false;
-                    break;
-                };
-                if stream.set_nonblocking(true).is_err() || watch(epoll, place, &stream).is_err() {
-                    continue;
+                Some(Visitor::Stranger(number)) if !self.has_refused => {
+                    self.has_refused = true;
+                    console.say(format_args!(
+                        "sent somebody away from the control channel: {number} on the vsock is not the host"
+                    ));
                 }
-                if place == self.clients.len() {
-                    self.clients.push(None);
-                }
-                if let Some(slot) = self.clients.get_mut(place) {
-                    *slot = Some(Client::new(stream.into(), false));
-                }
+                Some(Visitor::Client(_) | Visitor::Stranger(_) | Visitor::Nobody) => {}
             }
         }
+        true
+    }
+
+    /// Looks at one listener where somebody may be. They have turns, so that nobody who comes again and again keeps the
+    /// clients of others waiting.
+    fn next_visitor(&mut self) -> Option<Visitor> {
+        let (before, after) = self.listeners.split_at_mut_checked(self.turn)?;
+        let mut all = after.iter_mut().chain(before).enumerate();
+        let (steps, listener) = all.find(|(_, listener)| listener.is_waiting())?;
+        let visitor = listener.accept();
+        self.turn = (self.turn + steps + 1) % self.listeners.len();
+        Some(visitor)
     }
 }
 
@@ -230,8 +244,7 @@ impl Supervisor {
     pub(super) fn serve(&mut self) -> bool {
         let mut control = std::mem::take(&mut self.control);
         control.find_port(&self.epoll);
-        control.accept(&self.epoll);
-        let mut progress = false;
+        let mut progress = control.accept(&self.epoll, &mut self.console);
         for place in 0..control.clients.len() {
             progress |= self.serve_client(&mut control, place);
             let is_over = |client: &Option<Client>| client.as_ref().is_some_and(Client::is_over);
