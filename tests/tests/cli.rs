@@ -140,7 +140,7 @@ fn a_machine_that_does_not_run_is_told_with_a_way_out() {
     assert_eq!(
         said,
         "error: no machine runs here\n\
-         hint: `coracle run CONFIG` runs one; `--socket FILE` leads to one under a QEMU of your own\n"
+         hint: `coracle run CONFIG` runs one; `--socket ADDRESS` leads to one under a QEMU of your own\n"
     );
     assert!(!left.exists(), "what a killed run has left is still there");
     assert_eq!(ctl(&["ls"]), (Some(0), "NAME  PID  SINCE\n".to_owned(), String::new()));

@@ -4,15 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::ctl::Address;
+
 /// Which machine, and what of it.
 #[derive(Debug, Args)]
 pub struct Ctl {
     /// The machine, as `ls` names it [default: the only one that runs here]
     #[arg(short, long, global = true, value_name = "NAME", conflicts_with = "socket")]
     pub machine: Option<String>,
-    /// The machine's socket: of the port `coracle.ctl` under a QEMU of your own, or the one that a service has
-    #[arg(long, global = true, value_name = "FILE")]
-    pub socket: Option<PathBuf>,
+    /// The machine's socket: of the port `coracle.ctl` under a QEMU of your own, or the one that a service has; or a port of
+    /// its vsock, as vsock:CID:PORT, or vsock:FILE:PORT where the VMM offers that as a file
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub socket: Option<Address>,
     /// What to do with it.
     #[command(subcommand)]
     pub command: Control,

@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -10,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifest::control::{Answer, Ask, Request, Response, VERSION};
 
+use super::address::Address;
 use super::find::Place;
 use super::table::plain;
 use crate::error::{Context, Error, Result};
-use crate::machines::connect;
 
 /// How long a machine may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +31,7 @@ pub struct Channel {
     last: u64,
     /// How the machine is called in messages.
     shown: String,
-    socket: PathBuf,
+    address: Address,
 }
 
 /// The way to the machine, for as many threads as there are.
@@ -54,7 +53,7 @@ impl Channel {
     /// Connects, and makes sure that both speak the same version.
     pub fn open(place: &Place) -> Result<Self> {
         let shown = place.shown.clone();
-        let stream = connect(&place.socket).doing(|| format!("connect to `{shown}`"))?;
+        let stream = place.address.connect().doing(|| format!("connect to `{shown}`"))?;
         // A machine that does not read any more would keep us here for ever.
         stream.set_write_timeout(Some(PATIENCE)).doing(|| "set up the connection")?;
         let input = stream.try_clone().doing(|| "set up the connection")?;
@@ -64,7 +63,7 @@ impl Channel {
         // On a port of its own QEMU, answers for a client before this one may still be underway: other numbers.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let last = since.as_secs() << 20 | u64::from(since.subsec_micros());
-        let mut channel = Self { writer, answers, last, shown, socket: place.socket.clone() };
+        let mut channel = Self { writer, answers, last, shown, address: place.address.clone() };
         channel.greet()?;
         Ok(channel)
     }
@@ -182,9 +181,14 @@ impl Channel {
     /// Why there will be no answer any more.
     pub fn has_ended(&self) -> Error {
         let shown = &self.shown;
-        if connect(&self.socket).is_ok() {
-            return Error::new(format!("the connection to the machine `{shown}` was closed"))
-                .hint("it has too many clients, or this one did not read for too long");
+        if self.address.connect().is_ok() {
+            let hint = match &self.address {
+                Address::File(_) => "it has too many clients, or this one did not read for too long",
+                Address::Vsock { .. } | Address::VsockFile { .. } => {
+                    "it has too many clients, this one did not read for too long, or it is not the machine's host"
+                }
+            };
+            return Error::new(format!("the connection to the machine `{shown}` was closed")).hint(hint);
         }
         Error::new(format!("the machine `{shown}` has ended"))
     }

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::thread;
 
 use manifest::Name;
@@ -10,6 +9,7 @@ use manifest::control::{
     Answer, Ask, Machine, MachineState, Now, Request, Response, Service, ServiceKind, ServiceState, VERSION,
 };
 
+use super::address::Address;
 use super::channel::Channel;
 use super::find::Place;
 
@@ -31,7 +31,7 @@ impl Fake {
 
     /// There is none.
     pub fn nowhere() -> Place {
-        Place::new(PathBuf::from("/nonexistent/ctl"), "fake")
+        Place::new(Address::File("/nonexistent/ctl".into()), "fake")
     }
 
     fn start(
@@ -58,7 +58,7 @@ impl Fake {
 
     /// Where it is.
     pub fn place(&self) -> Place {
-        Place::new(self.folder.path().join("ctl"), "fake")
+        Place::new(Address::File(self.folder.path().join("ctl")), "fake")
     }
 
     /// A connection to it.

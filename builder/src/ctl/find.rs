@@ -1,9 +1,10 @@
 //! Which machine is meant.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use manifest::control::TARGET;
 
+use super::address::Address;
 use super::table::Table;
 use super::time;
 use crate::cli::Ctl;
@@ -11,50 +12,54 @@ use crate::config::suggestion;
 use crate::error::{Context, Error, Result};
 use crate::machines::{About, Machines};
 
-/// A machine's socket.
+/// Where a machine is.
 #[derive(Debug)]
 pub struct Place {
-    /// Its path, as it can be used.
-    pub socket: PathBuf,
+    /// Its address, as it can be used.
+    pub address: Address,
     /// As it is named in messages.
     pub shown: String,
-    /// Keeps the path good.
+    /// Keeps the address good.
     _machines: Option<Machines>,
 }
 
 /// The machine that is named, or the only one.
 pub fn find(options: &Ctl) -> Result<Place> {
-    if let Some(socket) = &options.socket {
-        return Ok(Place::at(socket));
+    if let Some(address) = &options.socket {
+        return Ok(Place::at(address.clone()));
     }
     // Inside of a service, where there is no other machine than its own.
     if options.machine.is_none() && Path::new(TARGET).exists() {
-        return Ok(Place::at(Path::new(TARGET)));
+        return Ok(Place::at(Address::File(TARGET.into())));
     }
     let machines = Machines::known()?;
     let running = machines.as_ref().map_or(Ok(Vec::new()), Machines::list)?;
     let about = choose(&running, options.machine.as_deref())?;
     let shown = about.name.to_string();
     match machines {
-        Some(machines) => Ok(Place { socket: machines.socket(about), shown, _machines: Some(machines) }),
+        Some(machines) => {
+            let address = Address::File(machines.socket(about));
+            Ok(Place { address, shown, _machines: Some(machines) })
+        }
         None => Err(none()),
     }
 }
 
 impl Place {
-    /// A socket that is called so in messages.
-    pub fn new(socket: PathBuf, shown: impl Into<String>) -> Self {
-        Self { socket, shown: shown.into(), _machines: None }
+    /// One that is called so in messages.
+    pub fn new(address: Address, shown: impl Into<String>) -> Self {
+        Self { address, shown: shown.into(), _machines: None }
     }
 
-    fn at(socket: &Path) -> Self {
-        Self::new(socket.to_owned(), socket.display().to_string())
+    fn at(address: Address) -> Self {
+        let shown = address.to_string();
+        Self::new(address, shown)
     }
 }
 
 fn none() -> Error {
     Error::new("no machine runs here")
-        .hint("`coracle run CONFIG` runs one; `--socket FILE` leads to one under a QEMU of your own")
+        .hint("`coracle run CONFIG` runs one; `--socket ADDRESS` leads to one under a QEMU of your own")
 }
 
 /// One of those that run: by its name, or by name and process where two have the same.

@@ -1,5 +1,6 @@
 //! `coracle ctl`: talking to a machine that runs.
 
+mod address;
 mod boot;
 mod channel;
 #[cfg(any(test, fuzzing))]
@@ -26,6 +27,7 @@ use manifest::control::{Answer, Order, Power};
 use crate::cli::{Control, Ctl};
 use crate::error::{Context, Result};
 use crate::output::{self, Output};
+pub use address::Address;
 use channel::Channel;
 use status::Status;
 
