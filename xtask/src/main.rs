@@ -12,6 +12,7 @@ mod soak;
 mod sources;
 mod suite;
 mod tidy;
+mod vsock;
 mod workspace;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::process::{Result, because, run_quietly};
 use crate::sources::{Kind, rewrite_deb822, rewrite_lines};
 use crate::suite;
+use crate::vsock;
 use crate::workspace::{Workspace, make_folder, read_file, write_file};
 
 /// Debian packages, and what each is for.
@@ -48,7 +49,8 @@ pub fn setup(workspace: &Workspace) -> Result<()> {
     }
     second_suite(workspace)?;
     docker_profile(workspace)?;
-    suite::fetch(workspace)
+    suite::fetch(workspace)?;
+    vsock::install(workspace)
 }
 
 /// Fetches the package and takes the one file out of it: it needs not be installed. The second suite's, so that it is

@@ -5,6 +5,7 @@
 mod closed;
 mod own_qemu;
 mod terminal;
+mod ways;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
