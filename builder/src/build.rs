@@ -79,7 +79,7 @@ pub fn plan(configs: &[PathBuf], inputs: &Inputs) -> Result<Planned, Failure> {
     let config = config::load(configs)?;
     let store = Store::open()?;
     let mut errors = Vec::new();
-    let init = gather(&mut errors, init(inputs));
+    let init = gather(&mut errors, init(inputs, config.control));
     let sources = gather(&mut errors, file_sources(&config));
     let profiles = gather(&mut errors, seccomp::read(&config));
 
@@ -204,11 +204,12 @@ fn machine_folder(store: &Store, configs: &[PathBuf]) -> Result<PathBuf> {
     Ok(store.machine_path(&Digest::of(&id).hex()[..16]))
 }
 
-/// The machine's PID 1.
-fn init(inputs: &Inputs) -> Result<SourceFile> {
+/// The machine's PID 1: the one that can run programs for others, or the one without any code for that.
+fn init(inputs: &Inputs, control: manifest::Control) -> Result<SourceFile> {
+    let name = if control.exec { "init" } else { "init-without-exec" };
     let path = match &inputs.init {
         Some(path) => path.clone(),
-        None => std::env::current_exe().doing(|| "find this program's own folder")?.with_file_name("init"),
+        None => std::env::current_exe().doing(|| "find this program's own folder")?.with_file_name(name),
     };
     let hint = "`--init FILE` names the machine's PID 1; `cargo xtask dist` builds it beside `coracle`";
     SourceFile::look(&path).map_err(|error| error.within("the machine's PID 1").hint(hint))

@@ -51,8 +51,13 @@ fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     run(Command::new(env!("CARGO")).current_dir(&workspace.root).args(arguments))
 }
 
+/// Everything, and the init that is built without a part of it.
 fn clippy(workspace: &Workspace) -> Result<()> {
-    cargo(workspace, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])
+    for packages in [&["--workspace"][..], &["--package", "init", "--no-default-features"]] {
+        let rest = ["--all-targets", "--quiet", "--", "--deny", "warnings"];
+        cargo(workspace, &[&["clippy"], packages, &rest].concat())?;
+    }
+    Ok(())
 }
 
 /// Licences, sources and duplicate versions, where the tool is installed: it is not part of the toolchain.

@@ -1,4 +1,4 @@
-//! The product's two programs, and those of the tests: two probes, and the OCI command.
+//! The product's programs, and those of the tests: two probes, and the OCI command.
 
 use std::fs;
 use std::path::Path;
@@ -14,14 +14,18 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What makes a program static, and what it relocates itself by (DT_RELR) a bitmap instead of a list of 60 KB.
 pub const STATIC: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
 
-/// Builds `target/dist/{coracle,init}` and `target/dist-test/{hostile,oci,probe}`, and prints their sizes.
+/// Builds `target/dist/{coracle,init,init-without-exec}` and `target/dist-test/{hostile,oci,probe}`, and prints their sizes.
 pub fn dist(workspace: &Workspace) -> Result<()> {
     cargo(workspace, &["build", "--release", "--package", "builder"], false)?;
+    let built = cargo_target(workspace);
+    let programs = built.join(TARGET).join("init");
+    // First of those with its name, which take its place there.
+    let without = ["build", "--profile", "init", "--package", "init", "--no-default-features"];
+    cargo(workspace, &without, true)?;
+    place(&programs.join("init"), &workspace.target("dist/init-without-exec"))?;
     cargo(workspace, &["build", "--profile", "init", "--package", "init", "--package", "probe"], true)?;
     // By itself: it asks for more of the crates that init is made of.
     cargo(workspace, &["build", "--profile", "init", "--package", "oci"], true)?;
-    let built = cargo_target(workspace);
-    let programs = built.join(TARGET).join("init");
     place(&built.join("release/coracle"), &workspace.target("dist/coracle"))?;
     place(&programs.join("init"), &workspace.target("dist/init"))?;
     place(&programs.join("probe"), &workspace.target("dist-test/probe"))?;
@@ -52,6 +56,6 @@ fn place(from: &Path, to: &Path) -> Result<()> {
     let size = fs::copy(from, &draft).map_err(because(format!("cannot copy `{}`", from.display())))?;
     fs::rename(&draft, to).map_err(because(format!("cannot rename `{}`", draft.display())))?;
     let name = to.file_name().unwrap_or(to.as_os_str()).to_string_lossy();
-    eprintln!("   {name:12} {:>9} bytes", size);
+    eprintln!("   {name:18}{size:>9} bytes");
     Ok(())
 }

@@ -71,7 +71,7 @@ const TASKS: &[Task] = &[
     Task {
         name: "dist",
         options: &[],
-        purpose: "build target/dist/coracle and target/dist/init",
+        purpose: "build the product's programs into target/dist",
         perform: |workspace, _| dist::dist(workspace),
     },
     Task {

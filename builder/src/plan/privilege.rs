@@ -42,10 +42,13 @@ pub fn privileges(config: &Config, supervised: &[Supervised]) -> Vec<Privilege> 
         ),
     });
     let services = config.services.iter().zip(supervised);
-    vsock.into_iter().chain(services.flat_map(|(service, supervised)| of(service, supervised))).collect()
+    vsock
+        .into_iter()
+        .chain(services.flat_map(|(service, supervised)| of(service, supervised, config.control)))
+        .collect()
 }
 
-fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {
+fn of(service: &Service, supervised: &Supervised, control: manifest::Control) -> Vec<Privilege> {
     let path = service.path();
     let privilege = |key, what| Privilege { service: path.clone(), key, what };
     let profile = &supervised.container.profile;
@@ -87,9 +90,9 @@ fn of(service: &Service, supervised: &Supervised) -> Vec<Privilege> {
         }
     }
     if service.control {
-        let may =
-            "stops and starts every service, and runs programs in them: has the machine's control channel";
-        privileges.push(privilege(Some("control"), may.to_owned()));
+        let more = if control.exec { ", and runs programs in them" } else { "" };
+        let may = format!("stops and starts every service{more}: has the machine's control channel");
+        privileges.push(privilege(Some("control"), may));
     }
     for device in &supervised.container.devices {
         privileges.push(privilege(Some("devices"), format!("may use {}", device.source)));

@@ -24,7 +24,7 @@ use super::failure::{Failure, Step};
 use super::ids::Ids;
 use super::rootfs::{Plan, Root};
 use super::running::Running;
-use super::{Launch, Numbered, Process, Stdio, credentials, terminal};
+use super::{Launch, Numbered, Process, Stdio, credentials};
 use crate::error::errno;
 use crate::{fatal, net, sys};
 
@@ -169,8 +169,9 @@ fn connect(stdio: Stdio<'_>, (uid, gid): (Uid, Gid)) -> nix::Result<()> {
             replace(input, output, output)
         }
         Stdio::Given { input, output, error } => replace(input, output, error),
+        #[cfg(feature = "exec")]
         Stdio::Terminal(socket) => {
-            let terminal = terminal::open(socket, (uid, gid))?;
+            let terminal = super::terminal::open(socket, (uid, gid))?;
             let terminal = terminal.as_fd();
             replace(terminal, terminal, terminal)
         }

@@ -17,6 +17,7 @@ mod running;
 mod seccomp;
 mod settings;
 mod socket;
+#[cfg(feature = "exec")]
 mod terminal;
 mod user_namespace;
 mod volume;
@@ -100,7 +101,8 @@ pub enum Stdio<'a> {
         /// Its standard error.
         error: BorrowedFd<'a>,
     },
-    /// A terminal of the container's own. The other side of it is sent over this socket.
+    /// A terminal of the container's own, for programs that somebody runs in it. The other side of it is sent over this socket.
+    #[cfg(feature = "exec")]
     Terminal(BorrowedFd<'a>),
 }
 

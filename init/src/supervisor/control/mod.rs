@@ -5,6 +5,10 @@
 
 mod answer;
 mod connection;
+#[cfg(feature = "exec")]
+mod exec;
+#[cfg(not(feature = "exec"))]
+#[path = "no_exec.rs"]
 mod exec;
 mod listener;
 mod session;
@@ -30,7 +34,7 @@ use crate::log::Console;
 use crate::ports;
 use answer::View;
 use connection::{Connection, Line};
-use exec::Exec;
+use exec::{Programs, Slot};
 use listener::{Listener, Visitor};
 use session::{Next, Session, Work};
 
@@ -40,8 +44,6 @@ const CONNECTIONS: usize = 32;
 const VISITORS: usize = 32;
 /// How many answers may be underway on one connection.
 const SESSIONS: usize = 64;
-/// How many programs clients may run at a time.
-const EXECS: usize = 32;
 /// How many lines of one client are answered in a turn, and how many parts of answers are made.
 const PARTS: usize = 256;
 /// From the first look for the host's port to the next; each further pause is twice as long.
@@ -52,8 +54,6 @@ const PORT_LAST_PAUSE: Duration = Duration::from_secs(6);
 /// All clients.
 #[derive(Default)]
 pub struct Control {
-    /// Whether programs can be run.
-    exec: bool,
     /// The host's port, once it is there, has the first place.
     clients: Vec<Option<Client>>,
     listeners: Vec<Listener>,
@@ -61,7 +61,7 @@ pub struct Control {
     turn: usize,
     /// Whether somebody on the vsock was sent away, which is said once.
     has_refused: bool,
-    execs: Vec<Option<Exec>>,
+    programs: Programs,
     /// When the port is looked for next, and how long after that.
     port: Option<(Duration, Duration)>,
 }
@@ -92,7 +92,8 @@ impl Control {
                 .map_err(|errno| Error::new("wait for", "clients of the control channel", errno))?;
         }
         let port = Some((clock::now(), PORT_FIRST_PAUSE));
-        Ok(Self { exec: allowed.exec, clients: vec![None], listeners, port, ..Self::default() })
+        let programs = Programs::new(allowed);
+        Ok(Self { clients: vec![None], listeners, programs, port, ..Self::default() })
     }
 
     /// When something has to be done even if nobody says anything.
@@ -118,12 +119,7 @@ impl Control {
 
     /// Takes note of the end of a process. Says whether it was a client's.
     pub fn reaped(&mut self, pid: Pid, outcome: Outcome) -> bool {
-        let is_it = |exec: &&mut Option<Exec>| exec.as_ref().is_some_and(|exec| exec.pid() == pid);
-        let Some(exec) = self.execs.iter_mut().find(is_it) else { return false };
-        if exec.as_mut().is_some_and(|exec| exec.ended(outcome)) {
-            *exec = None;
-        }
-        true
+        self.programs.reaped(pid, outcome)
     }
 
     /// Ends everything that a client has asked for, and the client itself unless it is the port.
@@ -143,14 +139,8 @@ impl Control {
 
     /// What runs for a session that nobody listens to any more is killed.
     fn cancel(&mut self, work: &Work, epoll: &Epoll) {
-        if let Work::Exec(slot) = work
-            && let Some(slot) = self.execs.get_mut(*slot)
-            && let Some(exec) = slot
-        {
-            exec.abandon(epoll);
-            if exec.has_ended() {
-                *slot = None;
-            }
+        if let Work::Exec(slot) = work {
+            self.programs.cancel(*slot, epoll);
         }
     }
 
@@ -314,7 +304,7 @@ impl Supervisor {
                     break;
                 }
                 let next = match session.work {
-                    Work::Exec(slot) => self.next_of_program(control, slot),
+                    Work::Exec(slot) => control.programs.next(slot, &self.epoll, &mut self.buffer),
                     ref mut work => work.next(&self.view()),
                 };
                 match next {
@@ -342,19 +332,6 @@ impl Supervisor {
         progress
     }
 
-    fn next_of_program(&mut self, control: &mut Control, slot: usize) -> Next {
-        let Some(place) = control.execs.get_mut(slot) else { return Next::End(Answer::Done) };
-        let Some(exec) = place else { return Next::End(Answer::Done) };
-        match exec.next(&self.epoll, slot, &mut self.buffer) {
-            None => Next::Nothing,
-            Some(last @ (Answer::Exit { .. } | Answer::Error { .. })) => {
-                *place = None;
-                Next::End(last)
-            }
-            Some(answer) => Next::Part(answer),
-        }
-    }
-
     /// Does what a line asks for, or begins to.
     fn take(&mut self, control: &mut Control, client: &mut Client, request: Request) {
         let Request { id, ask } = request;
@@ -378,12 +355,10 @@ impl Supervisor {
                 ask @ (Ask::Input { .. } | Ask::InputEnd | Ask::Resize(_) | Ask::Signal { .. }),
                 Some(known),
             ) => {
-                let session = client.sessions.get(known);
-                if let Some(Session { work: Work::Exec(slot), .. }) = session
-                    && let Some(Some(exec)) = control.execs.get_mut(*slot)
-                    && let Err(why) = tell_program(exec, ask)
+                if let Some(Session { work: Work::Exec(slot), .. }) = client.sessions.get(known)
+                    && let Err(why) = control.programs.tell(*slot, ask)
                 {
-                    control.cancel(&Work::Exec(*slot), &self.epoll);
+                    control.programs.cancel(*slot, &self.epoll);
                     client.sessions.remove(known);
                     client.error(id, why);
                 }
@@ -443,39 +418,11 @@ impl Supervisor {
         &mut self,
         control: &mut Control,
         request: &control::Exec,
-    ) -> std::result::Result<usize, String> {
-        if !control.exec {
-            return Err("this machine runs no programs for others (`exec = false` in `[control]`)".to_owned());
-        }
-        exec::check(request)?;
+    ) -> std::result::Result<Slot, String> {
         let index: Index = self.view().find(&request.service)?;
         let (Some(life), Some(service)) = (self.state.services().get(index), self.services.get(index)) else {
             return Err(format!("no service is called `{}`", request.service));
         };
-        let first = exec::first_process(&life.run, &request.service)?;
-        let slot = control.execs.iter().position(Option::is_none).unwrap_or(control.execs.len());
-        if slot >= EXECS {
-            return Err(format!("{EXECS} programs run for others already: end one first"));
-        }
-        let exec =
-            Exec::begin(request, service, first, (&self.epoll, slot)).map_err(|error| error.to_string())?;
-        if slot == control.execs.len() {
-            control.execs.push(None);
-        }
-        if let Some(place) = control.execs.get_mut(slot) {
-            *place = Some(exec);
-        }
-        Ok(slot)
+        control.programs.begin(request, (service, &life.run), &self.epoll)
     }
-}
-
-fn tell_program(exec: &mut Exec, ask: Ask) -> std::result::Result<(), String> {
-    match ask {
-        Ask::Input { data } => return exec.push(&data),
-        Ask::InputEnd => exec.end_input(),
-        Ask::Resize(size) => exec.resize(size),
-        Ask::Signal { number } => exec.signal(number),
-        _ => {}
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use manifest::control::{Answer, Ask, Log};
 use supervision::Index;
 
 use super::answer::{self, View};
+use super::exec::Slot;
 use crate::log::Line;
 use crate::log::ring::Cursor;
 
@@ -39,7 +40,7 @@ pub enum Work {
         last: Option<u64>,
     },
     /// A program runs: it answers for itself.
-    Exec(usize),
+    Exec(Slot),
     /// All but the last word is said.
     Over(Answer),
 }

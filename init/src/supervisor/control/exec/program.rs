@@ -29,7 +29,7 @@ use crate::sys;
 const OUTPUT_MAX: usize = 8 * 1024;
 
 /// A program that runs, or has run.
-pub struct Exec {
+pub struct Program {
     /// Whether somebody still listens.
     is_wanted: bool,
     pid: Pid,
@@ -70,7 +70,7 @@ enum Piece {
     End,
 }
 
-impl Exec {
+impl Program {
     /// Starts it in a service's container, whose first process is `first`.
     pub fn begin(
         request: &control::Exec,
@@ -111,7 +111,7 @@ impl Exec {
             }
         };
         let Started { pid, status } = started;
-        let exec = Self {
+        let program = Self {
             is_wanted: true,
             pid,
             status: Some(status),
@@ -124,12 +124,12 @@ impl Exec {
             outcome: None,
         };
         let watched =
-            exec.descriptors().into_iter().try_for_each(|descriptor| watch(epoll, slot, descriptor));
+            program.descriptors().into_iter().try_for_each(|descriptor| watch(epoll, slot, descriptor));
         if let Err(errno) = watched {
-            exec.signal(libc::SIGKILL);
+            program.signal(libc::SIGKILL);
             return Err(failed(errno));
         }
-        Ok(exec)
+        Ok(program)
     }
 
     /// Everything that it waits for.
@@ -379,30 +379,4 @@ fn receive(socket: &UnixStream) -> Option<OwnedFd> {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     })
-}
-
-/// Whether a request can be one.
-pub fn check(request: &control::Exec) -> std::result::Result<(), String> {
-    if request.argv.is_empty() {
-        return Err("it names no program".to_owned());
-    }
-    if let Some(odd) =
-        request.env.iter().find(|variable| !variable.contains('=') || variable.starts_with('='))
-    {
-        return Err(format!("`{odd}` is no variable: NAME=value"));
-    }
-    if let Some(cwd) = request.cwd.as_deref().filter(|cwd| !cwd.starts_with('/')) {
-        return Err(format!("the working directory `{cwd}` is not absolute"));
-    }
-    Ok(())
-}
-
-/// The first process of a service in which something can run, or why there is none.
-pub fn first_process(run: &supervision::Run, name: &manifest::Name) -> std::result::Result<Pid, String> {
-    match run {
-        supervision::Run::Running(life) if life.stage > supervision::Stage::Cloned => {
-            Ok(Pid::from_raw(life.pid.0))
-        }
-        _ => Err(format!("`{name}` does not run")),
-    }
 }
