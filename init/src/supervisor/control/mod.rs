@@ -215,12 +215,11 @@ impl Client {
         self.connection.send(id, Answer::Error { why: why.into() });
     }
 
-    /// Whether nobody will miss it.
+    /// Whether nobody will miss it. The port is not let go of, but begins anew: its host may have another client for it.
     fn is_over(&self) -> bool {
         let connection = &self.connection;
-        !self.is_port
-            && (connection.is_broken()
-                || connection.has_ended() && self.sessions.is_empty() && connection.is_flushed())
+        connection.is_broken()
+            || !self.is_port && connection.has_ended() && self.sessions.is_empty() && connection.is_flushed()
     }
 }
 
@@ -424,5 +423,32 @@ impl Supervisor {
             return Err(format!("no service is called `{}`", request.service));
         };
         control.programs.begin(request, (service, &life.run), &self.epoll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::epoll::EpollCreateFlags;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_port_that_is_broken_begins_anew_and_another_client_is_gone() {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let mut control = Control { clients: vec![None, None], ..Control::default() };
+        for (place, is_port) in [(0, true), (1, false)] {
+            let (machine, other) = UnixStream::pair().unwrap();
+            let mut client = Client::new(machine.into(), is_port);
+            client.sessions.push(Session { id: 1, work: Work::Status(None) });
+            client.connection.send(1, Answer::Done);
+            drop(other);
+            client.connection.flush();
+            assert!(client.connection.is_broken() && client.is_over());
+            control.clients[place] = Some(client);
+            control.hang_up(place, &epoll);
+        }
+        let port = control.clients[0].as_ref().unwrap();
+        assert!(!port.is_over() && port.sessions.is_empty() && port.connection.has_room());
+        assert!(control.clients[1].is_none());
     }
 }
