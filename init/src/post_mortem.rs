@@ -17,10 +17,15 @@ const BACKEND: &str = "/sys/module/pstore/parameters/backend";
 /// How much of the last words is kept for whoever asks.
 const KEPT: usize = 4096;
 
+/// Whether the machine remembers how a boot ends.
+pub fn is_kept() -> bool {
+    let backend = fs::read_to_string(BACKEND).unwrap_or_default();
+    !matches!(backend.trim_end(), "" | "(null)")
+}
+
 /// Reads what there is, says what it was, and removes it: it takes the place of the next one.
 pub fn read(console: &mut Console) -> Option<Previous> {
-    let backend = fs::read_to_string(BACKEND).unwrap_or_default();
-    if matches!(backend.trim_end(), "" | "(null)") {
+    if !is_kept() {
         return None;
     }
     match take() {

@@ -99,10 +99,19 @@ fn replace(path: &Path, mode: u32, bytes: &[u8]) {
 /// # Panics
 ///
 /// When it is not true after half a minute.
-pub fn eventually(claim: &str, mut is_true: impl FnMut() -> bool) {
+pub fn eventually(claim: &str, is_true: impl FnMut() -> bool) {
+    within(Duration::from_secs(30), claim, is_true);
+}
+
+/// Waits until something is true that may take longer, such as a boot beside others.
+///
+/// # Panics
+///
+/// When it is not true after so long.
+pub fn within(patience: Duration, claim: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_true() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "never came true: {claim}");
+        assert!(begun.elapsed() < patience, "never came true: {claim}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -1,8 +1,12 @@
 //! Who reboots a machine whose PID 1 is stuck, and that nobody else's machine is rebooted.
 
-use tests::oracle::survived;
-use tests::{Config, Kernel, Line, Machine, eventually};
+use std::time::Duration;
 
+use tests::oracle::survived;
+use tests::{Config, Kernel, Line, Machine, demo_image, eventually, within};
+
+/// From a reset until a boot beside others has come far.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 const SRV: &str = "volumes = [\"/srv:/machine/srv\"]";
 
 /// A machine that can be made to be stuck, with the shortest time-out.
@@ -39,13 +43,14 @@ fn the_kernels_own_watchdog_reboots_a_machine_whose_pid_1_is_stuck() {
     survived("a stuck PID 1", "its code overwritten by an endless loop: softdog", 1);
 }
 
+/// A piece of memory that the kernel leaves alone, and that a reset does not clear.
+const MEMORY: &str = "memmap=1M$0x10000000 ramoops.mem_address=0x10000000 ramoops.mem_size=0x100000 \
+                      ramoops.record_size=0x20000";
+
 #[test]
 fn the_next_boot_tells_why_the_one_before_ended() {
-    // A piece of memory that the kernel leaves alone, and that a reset does not clear.
-    let memory = "memmap=1M$0x10000000 ramoops.mem_address=0x10000000 ramoops.mem_size=0x100000 \
-                  ramoops.record_size=0x20000 ramoops.max_reason=3";
     let machine = Config::new("post-mortem")
-        .first_process_with("precede", memory, "modules = [\"ramoops\"]")
+        .first_process_with("precede", &format!("{MEMORY} ramoops.max_reason=3"), "modules = [\"ramoops\"]")
         .with("[watchdog]\ntimeout = \"10s\"")
         .probe("a", SRV)
         .device("-action", "reboot=reset")
@@ -59,6 +64,30 @@ fn the_next_boot_tells_why_the_one_before_ended() {
     let ended = machine.power_off();
     assert_eq!(ended.code, 0, "{}", ended.output);
     assert!(ended.output.contains("Power down"), "{}", ended.output);
+}
+
+#[test]
+fn the_next_boot_tells_what_kept_pid_1_from_going_on() {
+    // Which is no panic of the kernel by itself. Each boot ends like the one before.
+    let machine = Config::new("post-mortem-own")
+        .with(&format!(
+            "[kernel]\ncmdline = \"{MEMORY} cgroup_disable=memory\"\nmodules = [\"ramoops\"]\n\
+             [oneshot.a]\nimage = \"{}\"\ncommand = [\"true\"]",
+            demo_image("busybox")
+        ))
+        .device("-action", "reboot=reset")
+        .start();
+    let line = |start: &str, end: &str| {
+        let console = machine.console();
+        let mut lines = console.lines().filter_map(|line| line.trim_end().strip_prefix("coracle | "));
+        lines.find_map(|line| line.strip_prefix(start).filter(|line| line.ends_with(end)).map(str::to_owned))
+    };
+    let end = "; the machine reboots";
+    within(BOOT_TIMEOUT, "it cannot go on", || line("cannot ", end).is_some());
+    assert_eq!(line("the boot before", ""), None, "nothing was before");
+    let before = "the boot before was not ended in order: coracle: cannot ";
+    within(BOOT_TIMEOUT, "the next boot tells", || line(before, "").is_some());
+    assert_eq!(line(before, ""), line("cannot ", end));
 }
 
 #[test]
