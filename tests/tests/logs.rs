@@ -4,12 +4,14 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use probe::{Answer, Request};
 use serde_json::Value;
-use tests::{Config, Line, Machine, eventually};
+use tests::{Config, Line, Machine, demo_image, eventually, within};
 
 /// Where the machine sees this host's loopback interface.
 const HOST: &str = "10.0.2.2";
@@ -108,6 +110,10 @@ fn unframe(bytes: &[u8], messages: &mut Vec<Message>) -> usize {
     }
     bytes.len() - rest.len()
 }
+
+/// Says nothing until it is told to, and then a long line a hundred times a second.
+const STEADY: &str = "until [ -e /machine/srv/go ]; do sleep 0.2; done; long=$(printf '%0250d' 0); n=0; \
+                      while :; do n=$((n+1)); echo \"line $n $long\"; sleep 0.01; done";
 
 fn talker(name: &str, words: &str, keys: &str) -> String {
     let image = tests::probe_image();
@@ -274,16 +280,26 @@ fn datagrams_wait_for_the_network_files_for_a_writer_and_names_have_colours() {
     let server = Server::udp();
     let machine = Config::new("logs-udp")
         .with(&format!("[log]\nsyslog = \"udp://{HOST}:{}\"\nfolder = \"/logs\"", server.address.port()))
-        .probe("k", "pid = \"host\"\nuserns = \"host\"\nvolumes = [\"/logs:/logs\", \"/proc:/machine/proc\"]")
-        .with("[kernel]\ncmdline = \"coracle.colour=1\"")
+        .probe(
+            "k",
+            "pid = \"host\"\nprivileged = true\n\
+             volumes = [\"/logs:/logs\", \"/proc:/machine/proc\", \"/srv:/machine/srv\"]",
+        )
+        .first_process("precede", "coracle.colour=1")
         .with(&talker("early", "\"lines\", \"3\", \"0\"", ""))
         .with(&talker("later", "\"lines\", \"3\", \"0\"", ""))
+        .with(&format!(
+            "[service.steady]\nimage = \"{}\"\ncommand = [\"sh\", \"-c\", '''{STEADY}''']\n\
+             volumes = [\"/srv:/machine/srv:ro\"]\nstop-grace-period = \"1s\"\n",
+            demo_image("busybox")
+        ))
         .boot();
     for name in ["early", "later"] {
         eventually(&format!("`{name}` is heard"), || server.has_heard(name, "pausing"));
         assert_eq!(server.texts(name), ["line 0", "line 1", "line 2", "pausing"]);
     }
     a_writer_that_is_killed_is_replaced(machine.probe("k"));
+    a_folder_that_is_full_loses_lines_until_there_is_room(&machine);
     eventually("names have colours", || {
         let console = machine.console();
         console.contains("\x1b[33m  early |\x1b[0m line 0")
@@ -301,15 +317,7 @@ fn a_writer_that_is_killed_is_replaced(k: &Line) {
         });
     };
     said("later", "Z pausing\n");
-    let writer = || {
-        let mut numbers = k.list("/machine/proc").into_iter().filter_map(|name| name.parse::<i32>().ok());
-        let is_writer = |pid: &i32| {
-            let arguments = k.try_ask(&Request::Read { path: format!("/machine/proc/{pid}/cmdline") });
-            matches!(arguments, Ok(Answer::Text(text)) if text.starts_with("init\0write-logs\0"))
-        };
-        numbers.find(is_writer)
-    };
-    let first = writer().unwrap();
+    let first = writer(k).unwrap();
     let status = k.read(&format!("/machine/proc/{first}/status"));
     for line in ["CapEff:\t0000000000000002", "CapBnd:\t0000000000000002", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "{line}: {status}");
@@ -317,5 +325,53 @@ fn a_writer_that_is_killed_is_replaced(k: &Line) {
     assert_eq!(k.read(&format!("/machine/proc/{first}/cgroup")).trim_end().rsplit('/').next(), Some("log"));
     k.ask(&Request::Signal { pid: first, signal: 9 });
     said("coracle", "the log's writer has ended");
-    assert_ne!(writer().unwrap(), first);
+    assert_ne!(writer(k).unwrap(), first);
+}
+
+/// The process that writes files.
+fn writer(k: &Line) -> Option<i32> {
+    let mut numbers = k.list("/machine/proc").into_iter().filter_map(|name| name.parse::<i32>().ok());
+    let is_writer = |pid: &i32| {
+        let arguments = k.try_ask(&Request::Read { path: format!("/machine/proc/{pid}/cmdline") });
+        matches!(arguments, Ok(Answer::Text(text)) if text.starts_with("init\0write-logs\0"))
+    };
+    numbers.find(is_writer)
+}
+
+/// The writer has its folder since it began: a new one has what is there then.
+fn a_folder_that_is_full_loses_lines_until_there_is_room(machine: &Machine) {
+    let k = machine.probe("k");
+    let first = writer(k).unwrap();
+    assert!(machine.order("k", "shrink /logs").ends_with("Ok(())"), "{}", machine.console());
+    k.ask(&Request::Signal { pid: first, signal: 9 });
+    k.write("/machine/srv/go", "").unwrap();
+    let full = "cannot write the log of `steady`: No space left on device";
+    within(Duration::from_secs(120), "the folder is full", || machine.console().contains(full));
+    // Everything else goes on meanwhile.
+    assert_eq!(succeed(&mut machine.ctl(&["logs", "-n", "1", "early"])), "pausing\n");
+
+    let file = format!("/machine/proc/{}/root/logs/steady.log", writer(k).unwrap());
+    k.write(&file, "").unwrap();
+    let told = |console: &str| -> Option<u64> {
+        let (_, rest) = console.split_once("the log of `steady` is written again: ")?;
+        rest.split_once(" lines are missing")?.0.parse().ok()
+    };
+    eventually("it is written again", || told(&machine.console()).is_some());
+    let missing = told(&machine.console()).unwrap();
+    let text = k.read(&file);
+    let notice = format!("[coracle] {missing} lines could not be written: No space left on device");
+    let mut lines =
+        text.lines().map(|line| line.split_once("Z ").unwrap().1).skip_while(|line| *line != notice);
+    assert_eq!(lines.next(), Some(notice.as_str()), "{text}");
+    let numbers: Vec<u64> = lines
+        .map_while(|line| line.strip_prefix("line ")?.split(' ').next()?.parse().ok())
+        .take(20)
+        .collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1) && missing > 0, "{numbers:?}");
+}
+
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Where the file with the orders is, as seen from outside. One is `SIGNAL PID`, `create FILE`, `node PID NAME MAJOR
-/// MINOR`, `break`, `spin` or `leave`, with a newline after it.
+/// MINOR`, `shrink FOLDER`, `break`, `spin` or `leave`, with a newline after it.
 const ORDERS: &str = "/srv/orders";
 
 /// How often to look for an order.
@@ -53,6 +53,7 @@ pub fn obey() -> ExitCode {
         let done = match *order.split_whitespace().collect::<Vec<_>>().as_slice() {
             ["create", file] => File::create(file).map(drop),
             ["node", pid, name, major, minor] => plant(pid, name, major, minor),
+            ["shrink", folder] => shrink(folder),
             // `ud2`, an instruction that does not exist.
             ["break"] => overwrite_init(|size| [0x0f, 0x0b].repeat(size / 2)),
             // `nop`, wherever it is at this moment, and in the end a jump to itself.
@@ -84,6 +85,13 @@ fn plant(pid: &str, name: &str, major: &str, minor: &str) -> io::Result<()> {
     let device = makedev(number(major)?, number(minor)?);
     mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), device)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+}
+
+/// Puts an empty file system of 64 KiB in the place of a folder, for PID 1 and all that it starts from now on.
+fn shrink(folder: &str) -> io::Result<()> {
+    mount("proc", "/proc", "proc", MountFlags::empty(), None)?;
+    let path = format!("/proc/1/root{folder}");
+    Ok(mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=64k")?)
 }
 
 /// Overwrites init's instructions. It sleeps, and would for ever: a signal wakes it.
