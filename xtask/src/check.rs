@@ -18,7 +18,7 @@ const CHECKS: &[Check] = &[
     Check { name: "format", perform: |workspace| cargo(workspace, &["fmt", "--all", "--check"]) },
     Check { name: "clippy", perform: clippy },
     Check { name: "dependencies", perform: deny },
-    Check { name: "set-up", perform: setup::setup },
+    Check { name: "set-up", perform: setup::setup_tests },
     Check { name: "fuzz", perform: fuzz::check },
     Check { name: "images", perform: images::images },
     Check { name: "dist", perform: dist::dist },

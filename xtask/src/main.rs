@@ -60,7 +60,7 @@ const TASKS: &[Task] = &[
         name: "setup",
         options: &[],
         purpose: "install the Debian packages that the other tasks need",
-        perform: |workspace, _| setup::setup(workspace),
+        perform: |workspace, _| setup::setup_tests(workspace),
     },
     Task {
         name: "images",

@@ -48,7 +48,12 @@ pub fn setup(workspace: &Workspace) -> Result<()> {
         install(&missing)?;
     }
     second_suite(workspace)?;
-    docker_profile(workspace)?;
+    docker_profile(workspace)
+}
+
+/// The same, and what only tests need.
+pub fn setup_tests(workspace: &Workspace) -> Result<()> {
+    setup(workspace)?;
     suite::fetch(workspace)?;
     vsock::install(workspace)
 }
