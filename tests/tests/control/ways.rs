@@ -67,11 +67,23 @@ impl Drop for Vsock {
     }
 }
 
+/// Hands what comes to port 7777 of the vsock on to the service's own socket, for one client at a time.
+const RELAY: &str = r#"
+    socket(L, 40, SOCK_STREAM, 0) && bind(L, pack("SSLLL", 40, 0, 7777, 4294967295, 0)) && listen(L, 5) or die $!;
+    while (accept(C, L)) {
+        socket(U, PF_UNIX, SOCK_STREAM, 0) && connect(U, pack_sockaddr_un("/dev/coracle.ctl")) or die $!;
+        my $other = fork;
+        my ($from, $to) = $other ? (*U, *C) : (*C, *U);
+        while (sysread($from, $bytes, 65536)) { syswrite($to, $bytes) }
+        shutdown($to, 1);
+        $other ? waitpid($other, 0) : exit;
+    }"#;
+
 /// A service that has this program, but no way to the host's.
-fn with_coracle(name: &str, keys: &str) -> String {
+fn with_coracle(name: &str, first: &str, keys: &str) -> String {
     let image = demo_image("base");
     format!(
-        "[service.{name}]\nimage = \"{image}\"\ncommand = [\"sh\", \"-c\", '''{WAIT}''']\nvolumes = [\"/srv:/srv:ro\"]\n{keys}\n"
+        "[service.{name}]\nimage = \"{image}\"\ncommand = [\"sh\", \"-c\", '''{first}{WAIT}''']\nvolumes = [\"/srv:/srv:ro\"]\n{keys}\n"
     )
 }
 
@@ -96,11 +108,16 @@ fn a_machine_is_reached_by_its_services_and_its_vsock() {
         .with("[control]\nvsock = 1027")
         .with(&format!("[[file]]\npath = \"/srv/coracle\"\nmode = 0o755\nsource = \"{}\"", program.display()))
         .with(&busybox("service", "web", WAIT, ""))
-        .with(&with_coracle("inside", "control = true\nseccomp = \"unconfined\""))
-        .with(&with_coracle("plain", ""));
+        .with(&with_coracle(
+            "inside",
+            &format!("perl -MSocket -e '{RELAY}' & "),
+            "control = true\nseccomp = \"unconfined\"",
+        ))
+        .with(&with_coracle("plain", "", ""));
     let machine = Vsock::attach(config).boot();
     a_service_with_control_has_the_whole_machine(&machine);
     a_service_without_it_has_nothing(&machine);
+    a_client_can_be_on_a_vsock(&machine);
     the_host_has_the_machine_by_its_vsock(&machine, &host);
     nobody_else_has_it_by_the_vsock(&machine);
     followers_that_are_gone_leave_their_places(&host);
@@ -130,6 +147,16 @@ fn a_service_without_it_has_nothing(machine: &Machine) {
     let said = fail(&mut inside(machine, "plain", &["status"]));
     assert!(said.contains("no machine runs here"), "{said}");
     fail(&mut machine.ctl(&["exec", "web", "ls", "/dev/coracle.ctl"]));
+}
+
+/// As the host's is where its kernel has one.
+fn a_client_can_be_on_a_vsock(machine: &Machine) {
+    let by_relay =
+        |arguments: &[&str]| inside(machine, "inside", &[&["--socket", "vsock:1:7777"], arguments].concat());
+    assert!(succeed(&mut by_relay(&["status"])).starts_with("control-ways is ready, "));
+    assert_eq!(succeed(&mut by_relay(&["exec", "web", "hostname"])), "web\n");
+    let said = fail(&mut inside(machine, "inside", &["--socket", "vsock:1:7778", "status"]));
+    assert!(said.contains("cannot connect to `vsock:1:7778`: Connection reset"), "{said}");
 }
 
 fn the_host_has_the_machine_by_its_vsock(machine: &Machine, host: &Vsock) {
