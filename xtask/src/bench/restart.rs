@@ -12,10 +12,12 @@ use crate::process::Result;
 /// For the document.
 pub const METHOD: &str = "\
 Instructions from one run of a service to the next, less the backoff of 1 ms, the shortest that there is, in which
-the clock of a counted guest jumps: a ninety-ninth of what a machine takes whose
-service, which ends at once, is given up after 100 runs, more than one that gives it up after the first. Floor: S4's,
-which does nothing but clone, wait and reap. Peer: systemd as PID 1 of the same kernel, with a unit of the same program that
-has no container, `RestartSec=0` instead of the 100 ms that it waits by default, and `StartLimitAction=poweroff-immediate` after as many runs.";
+the clock of a counted guest jumps: a ninety-ninth of what a machine takes whose service, which ends at once, is given
+up after 100 runs, more than one that gives it up after the first. The runs begin two seconds after the first start: in
+a machine's first second the kernel's timers expire at ticks, 4 ms apart, and a pause takes until the next. Floor: S4's,
+which does nothing but clone, wait and reap. Peer: systemd as PID 1 of the same kernel, with a unit of the same program
+that has no container, `RestartSec=0` instead of the 100 ms that it waits by default, and
+`StartLimitAction=poweroff-immediate` after as many runs.";
 
 /// As many ends as can be counted before a service is given up.
 const RUNS: u32 = 100;
@@ -27,7 +29,9 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     let image = image_of(bench, "moment", &bench.moment)?;
     let machine = |runs: u32| {
         let service = format!(
-            "[service.s]\nimage = \"{image}\"\ncommand = [\"/moment\", \"end\"]\n\
+            "[oneshot.nap]\nimage = \"{image}\"\ncommand = [\"/moment\", \"nap\"]\n\
+             [service.s]\nimage = \"{image}\"\ncommand = [\"/moment\", \"end\"]\n\
+             depends-on = {{ nap = \"completed\" }}\n\
              backoff = {{ first = \"1ms\", cap = \"1ms\" }}\n\
              give-up = {{ after = {runs}, within = \"1h\", then = \"poweroff\" }}\n"
         );
