@@ -38,8 +38,8 @@ impl Masks {
     }
 
     /// Masks what is in `mount`, the file system that was mounted at `top`.
-    pub(super) fn apply(&self, top: &str, mount: BorrowedFd<'_>) -> nix::Result<()> {
-        self.covers(top).try_for_each(|(path, mask)| cover(mount, path, mask))
+    pub(super) fn apply(&self, top: &str, mount: BorrowedFd<'_>, nothing: &mut Nothing) -> nix::Result<()> {
+        self.covers(top).try_for_each(|(path, mask)| cover(mount, path, mask, nothing))
     }
 
     /// What is covered below `top`: a path from there, empty for all of it, and how.
@@ -52,7 +52,15 @@ impl Masks {
     }
 }
 
-fn cover(mount: BorrowedFd<'_>, path: &str, mask: Mask) -> nix::Result<()> {
+/// Mounts of init's own with nothing in them, once they cover something: what is covered next gets another mount of
+/// the same, which has its attributes already.
+#[derive(Default)]
+pub(super) struct Nothing {
+    folder: Option<OwnedFd>,
+    file: Option<OwnedFd>,
+}
+
+fn cover(mount: BorrowedFd<'_>, path: &str, mask: Mask, nothing: &mut Nothing) -> nix::Result<()> {
     if path.is_empty() {
         return sys::add_mount_attributes(mount, READ_ONLY);
     }
@@ -64,27 +72,43 @@ fn cover(mount: BorrowedFd<'_>, path: &str, mask: Mask) -> nix::Result<()> {
         Err(rustix::io::Errno::NOENT) => return Ok(()),
         Err(error) => return Err(errno(error)),
     };
-    cover_place(&target, mask)
+    cover_place(&target, mask, nothing)
 }
 
 /// Covers a place in a file system that is attached already.
-pub(super) fn cover_place(target: &OwnedFd, mask: Mask) -> nix::Result<()> {
-    let cover = match mask {
-        Mask::ReadOnly => again(target, READ_ONLY)?,
-        Mask::Hidden | Mask::OwnProcesses => nothing(target)?,
-    };
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&cover, c"", target, c"", flags).map_err(errno)
+pub(super) fn cover_place(target: &OwnedFd, mask: Mask, nothing: &mut Nothing) -> nix::Result<()> {
+    match mask {
+        Mask::ReadOnly => attach(&again(target, READ_ONLY)?, target),
+        Mask::Hidden | Mask::OwnProcesses => nothing.cover(target),
+    }
 }
 
-/// A mount of init's own with nothing in it, of the kind that `target` is.
-fn nothing(target: &OwnedFd) -> nix::Result<OwnedFd> {
-    let is_folder = fstat(target)?.st_mode & libc::S_IFMT == SFlag::S_IFDIR.bits();
-    // A device that nothing can be read from must still be one.
-    let (path, attributes) =
-        if is_folder { (mounts::EMPTY, READ_ONLY) } else { (NULL, READ_ONLY & !libc::MOUNT_ATTR_NODEV) };
-    let source = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    again(&source.map_err(errno)?, attributes)
+impl Nothing {
+    /// Covers `target` by what is of its kind.
+    fn cover(&mut self, target: &OwnedFd) -> nix::Result<()> {
+        let is_folder = fstat(target)?.st_mode & libc::S_IFMT == SFlag::S_IFDIR.bits();
+        // A device that nothing can be read from must still be one.
+        let (before, path, attributes) = if is_folder {
+            (&mut self.folder, mounts::EMPTY, READ_ONLY)
+        } else {
+            (&mut self.file, NULL, READ_ONLY & !libc::MOUNT_ATTR_NODEV)
+        };
+        let cover = match before {
+            Some(cover) => tree_of(cover)?,
+            None => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                again(&rustix::fs::open(path, flags, Mode::empty()).map_err(errno)?, attributes)?
+            }
+        };
+        attach(&cover, target)?;
+        *before = Some(cover);
+        Ok(())
+    }
+}
+
+fn attach(cover: &OwnedFd, target: &OwnedFd) -> nix::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(cover, c"", target, c"", flags).map_err(errno)
 }
 
 /// A further mount of `source`, with these attributes.

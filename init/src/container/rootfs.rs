@@ -27,7 +27,7 @@ use super::dev::{self, Node};
 use super::device_program::Rule;
 use super::failure::{Failure, Step};
 use super::ids::Ids;
-use super::mask::{self, Masks};
+use super::mask::{self, Masks, Nothing};
 use super::socket::Socket;
 use super::{text, volume};
 use crate::error::{Result, errno};
@@ -194,11 +194,13 @@ impl Plan {
         for socket in &self.sockets {
             socket.attach(dev.as_fd()).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         }
+        let mut nothing = Nothing::default();
         for (index, standard) in STANDARD.iter().enumerate() {
             let failed = |step| move |errno| Failure::new(step, index, errno);
             let mount = self.standard_mount(standard, ids).map_err(failed(Step::StandardMount))?;
             root.attach(mount.as_fd(), standard.inside).map_err(failed(Step::StandardMount))?;
-            self.masks.apply(standard.target, mount.as_fd()).map_err(failed(Step::Mask))?;
+            let masked = self.masks.apply(standard.target, mount.as_fd(), &mut nothing);
+            masked.map_err(failed(Step::Mask))?;
         }
         for (index, addition) in self.mounts.iter().enumerate() {
             addition.build(&root, ids).map_err(|errno| Failure::new(Step::Mount, index, errno))?;
@@ -211,7 +213,7 @@ impl Plan {
                 // Nothing is there that could be seen.
                 Err(Errno::ENOENT) => Ok(()),
                 Err(errno) => Err(errno),
-                Ok(place) => mask::cover_place(&place, *how),
+                Ok(place) => mask::cover_place(&place, *how, &mut nothing),
             };
             masked.map_err(|errno| Failure::new(Step::Mask, STANDARD.len() + index, errno))?;
         }
