@@ -42,6 +42,10 @@ const SIGNALS: [(Signal, Power); 6] = [
 /// How many signals are read, and how many processes are reaped, in a turn: others may end as fast as that.
 const ENDS: usize = 64;
 
+/// How long a turn goes on reaping. What ends may start again in the same moment, and a start takes its time: clients and
+/// others wait for that meanwhile.
+const REAPING: Duration = Duration::from_millis(20);
+
 /// How often a dead service's pipe is read at most: once is all that it holds, unless somebody else writes to it.
 const LAST_READINGS: usize = 4;
 
@@ -315,7 +319,11 @@ impl Supervisor {
     /// Reaps some of those that have ended. A service that makes orphans without end is not to keep the loop here.
     fn reap(&mut self) {
         self.has_unreaped = true;
+        let begun = clock::now();
         for _ in 0..ENDS {
+            if clock::now() - begun > REAPING {
+                break;
+            }
             let Some((pid, outcome)) = reap::next() else {
                 self.has_unreaped = false;
                 break;
