@@ -48,7 +48,7 @@ const MEMORY: &str = "memmap=1M$0x10000000 ramoops.mem_address=0x10000000 ramoop
                       ramoops.record_size=0x20000";
 
 #[test]
-fn the_next_boot_tells_why_the_one_before_ended() {
+fn each_boot_tells_why_the_one_before_ended() {
     let machine = Config::new("post-mortem")
         .first_process_with("precede", &format!("{MEMORY} ramoops.max_reason=3"), "modules = [\"ramoops\"]")
         .with("[watchdog]\ntimeout = \"10s\"")
@@ -61,9 +61,20 @@ fn the_next_boot_tells_why_the_one_before_ended() {
     let sentence = "the boot before was not ended in order: softdog: Initiating system reboot";
     eventually("the next boot tells", || machine.console().contains(sentence));
     eventually("it goes on", || machine.console().matches("ready after").count() == 2);
+    // Now it dies instead, by an instruction that does not exist.
+    machine.give_order("a", "break");
+    let sentence =
+        "the boot before was not ended in order: Kernel panic - not syncing: Attempted to kill init!";
+    within(BOOT_TIMEOUT, "the boot after that tells as well", || machine.console().contains(sentence));
+    within(BOOT_TIMEOUT, "it goes on again", || machine.console().matches("ready after").count() == 3);
     let ended = machine.power_off();
     assert_eq!(ended.code, 0, "{}", ended.output);
     assert!(ended.output.contains("Power down"), "{}", ended.output);
+    survived(
+        "a PID 1 that dies",
+        "its code overwritten by no instruction: panic, reboot, and told after it",
+        1,
+    );
 }
 
 #[test]
