@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use manifest::control::{self, Answer, Event, Service};
-use probe::Census;
+use probe::{Census, Latency};
 
 use crate::model::Model;
 use crate::{Line, Machine, eventually};
@@ -20,9 +20,10 @@ const BROKEN: [&str; 7] =
 
 /// What PID 1 may have more of afterwards, in bytes.
 const SLACK: u64 = 64 * 1024;
-/// Events that a machine keeps, and what each may take of that: they grow until there are so many.
-const EVENTS_KEPT: usize = 4096;
-const EVENT_SIZE: u64 = 160;
+/// Events that a machine keeps: once there are so many, PID 1 takes no more for them.
+pub const EVENTS_KEPT: usize = 4096;
+/// What each that is added may take until then: 64 bytes, in a ring that doubles.
+const EVENT_SIZE: u64 = 128;
 
 /// How long it may take until all is as it was.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,7 +37,8 @@ pub struct Oracle {
     path: PathBuf,
     follower: Child,
     model: Model,
-    before: Option<Census>,
+    /// With how many events there were.
+    before: Option<(Census, usize)>,
 }
 
 impl Oracle {
@@ -52,7 +54,7 @@ impl Oracle {
     /// Counts what there is, by a probe with [`OVERSEER`], before anything is done.
     pub fn count(&mut self, machine: &Machine, overseer: &Line) {
         self.wait_until_quiet(machine);
-        self.before = Some(census(overseer));
+        self.before = Some((census(overseer), self.events().len()));
     }
 
     /// All events so far.
@@ -78,14 +80,18 @@ impl Oracle {
     /// events.
     pub fn judge(&mut self, machine: &Machine, overseer: &Line) -> usize {
         self.wait_until_quiet(machine);
-        if let Some(before) = &self.before {
-            let events = self.events().len().min(EVENTS_KEPT);
+        if let Some((before, events)) = &self.before {
+            let kept = |events: usize| events.min(EVENTS_KEPT);
+            let added = kept(self.events().len()).saturating_sub(kept(*events));
             // What a stop leaves to the kernel takes its time, and clients are on their way out.
             let begun = Instant::now();
-            let mut found = differences(before, &census(overseer), events);
+            let mut now = census(overseer);
+            let mut found = differences(before, &now, added);
             while !found.is_empty() && begun.elapsed() < PATIENCE {
-                found = differences(before, &census(overseer), events);
+                now = census(overseer);
+                found = differences(before, &now, added);
             }
+            println!("PID 1: {} bytes, {} after {added} further events", before.init_memory, now.init_memory);
             assert!(found.is_empty(), "left over, before and after: {}", found.join("\n"));
         }
         self.judge_services(machine)
@@ -167,7 +173,7 @@ pub fn census(overseer: &Line) -> Census {
 }
 
 /// What is there that was not, or the other way round.
-fn differences(before: &Census, now: &Census, events: usize) -> Vec<String> {
+fn differences(before: &Census, now: &Census, added: usize) -> Vec<String> {
     let mut found = Vec::new();
     let mut compare = |what: &str, is_same: bool, text: String| {
         if !is_same {
@@ -187,7 +193,7 @@ fn differences(before: &Census, now: &Census, events: usize) -> Vec<String> {
         before.init_descriptors == now.init_descriptors,
         format!("{:?}, {:?}", before.init_descriptors, now.init_descriptors),
     );
-    let most = before.init_memory + SLACK + EVENT_SIZE * events as u64;
+    let most = before.init_memory + SLACK + EVENT_SIZE * added as u64;
     compare("memory", now.init_memory <= most, format!("{}, {}", before.init_memory, now.init_memory));
     found
 }
@@ -195,11 +201,20 @@ fn differences(before: &Census, now: &Census, events: usize) -> Vec<String> {
 /// Takes down that a fault was survived: in the file that `CORACLE_FAULTS` names, for the list of `cargo xtask soak`.
 pub fn survived(fault: &str, method: &str, injections: u64) {
     let line = serde_json::json!({ "fault": fault, "method": method, "injections": injections, "passes": 1 });
+    write(&line);
+}
+
+fn write(line: &serde_json::Value) {
     println!("{line}");
     if let Some(path) = std::env::var_os("CORACLE_FAULTS") {
         let mut file = File::options().create(true).append(true).open(path).unwrap();
         writeln!(file, "{line}").unwrap();
     }
+}
+
+/// Takes down how fast a neighbour has answered before something was done to the machine, and amid it.
+pub fn answered(amid: &str, before: Latency, now: Latency) {
+    write(&serde_json::json!({ "neighbour": amid, "before": before, "amid": now }));
 }
 
 /// How long a form that can be short or long is to take: `short`, unless `CORACLE_SOAK_SECONDS` says otherwise.

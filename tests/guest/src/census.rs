@@ -22,8 +22,10 @@ pub fn take() -> io::Result<Census> {
     let before = zombies()?;
     thread::sleep(AGE);
     let zombies = zombies()?.intersection(&before).map(|(pid, _)| *pid).collect();
-    let status = fs::read_to_string("/proc/1/status")?;
-    let kibibytes = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    // Counted page by page: `/proc/1/status` may be wrong by 64 pages for each processor.
+    let memory = fs::read_to_string("/proc/1/smaps_rollup")?;
+    let kibibytes =
+        memory.lines().find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB"));
     let memory: u64 = kibibytes.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
     Ok(Census {
         zombies,

@@ -224,13 +224,27 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// How long a server took to answer: what `probe ask` prints. Times are in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// How many answers there were, all of them right.
+    pub answers: usize,
+    /// As many took longer as did not.
+    pub median_us: u64,
+    /// One in ten took longer.
+    pub p90_us: u64,
+    /// None took longer.
+    pub longest_us: u64,
+}
+
 /// How the whole machine is: what `probe census` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Census {
     /// Processes that have ended and that nobody has reaped for a second.
     pub zombies: Vec<i32>,
-    /// Bytes of memory of PID 1's own (`RssAnon`).
+    /// Bytes of memory of PID 1's own: `Anonymous` of its `smaps_rollup`.
     pub init_memory: u64,
     /// What PID 1's descriptors lead to, sorted; of pipes and sockets the kind.
     pub init_descriptors: Vec<String>,
