@@ -60,12 +60,17 @@ pub fn soak(workspace: &Workspace, options: &[String]) -> Result<()> {
     verdict
 }
 
-/// A row for each fault and method, in order, with the sums.
+/// A row for each fault and method, in order, with the sums; and one for each neighbour that was asked meanwhile.
 fn table(lines: &str) -> Result<String> {
     let mut rows: BTreeMap<Fault, (u64, u64)> = BTreeMap::new();
+    let mut neighbours = String::new();
     for line in lines.lines() {
         let value: serde_json::Value =
             serde_json::from_str(line).map_err(because(format!("cannot read `{line}`")))?;
+        if let Some(amid) = value["neighbour"].as_str() {
+            neighbours += &neighbour(amid, &value);
+            continue;
+        }
         let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         let number = |key: &str| value[key].as_u64().unwrap_or_default();
         let (injections, passes) = rows.entry((text("fault"), text("method"))).or_default();
@@ -76,5 +81,36 @@ fn table(lines: &str) -> Result<String> {
     for ((fault, method), (injections, passes)) in rows {
         table += &format!("| {fault} | {method} | {injections} | {passes} |\n");
     }
+    if !neighbours.is_empty() {
+        table += NEIGHBOURS;
+        table += &neighbours;
+    }
     Ok(table)
+}
+
+/// Times are no verdict: processors are emulated and shared.
+const NEIGHBOURS: &str = "\nHow fast a neighbour answers, in milliseconds before and amid it:\n\n\
+                          | amid | answers | median | 9 of 10 | longest |\n|---|---|---|---|---|\n";
+
+fn neighbour(amid: &str, value: &serde_json::Value) -> String {
+    let milliseconds = |time: &str, key: &str| value[time][key].as_u64().unwrap_or_default() as f64 / 1e3;
+    let both = |key: &str| format!("{:.1}, {:.1}", milliseconds("before", key), milliseconds("amid", key));
+    let answers = &value["amid"]["answers"];
+    format!("| {amid} | {answers} | {} | {} | {} |\n", both("median_us"), both("p90_us"), both("longest_us"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_sums_of_faults_and_what_neighbours_took() {
+        let lines = r#"{"fault":"a","method":"b","injections":2,"passes":1}
+{"neighbour":"c","before":{"median_us":1500},"amid":{"answers":25,"median_us":2000,"longest_us":12345}}
+{"fault":"a","method":"b","injections":3,"passes":1}"#;
+        let table = table(lines).unwrap();
+        assert!(table.contains("| a | b | 5 | 2 |\n"), "{table}");
+        assert!(table.ends_with("| c | 25 | 1.5, 2.0 | 0.0, 0.0 | 0.0, 12.3 |\n"), "{table}");
+        assert!(table.contains("| amid | answers |"), "{table}");
+    }
 }

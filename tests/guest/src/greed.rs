@@ -1,5 +1,6 @@
 //! What takes all that there is.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
@@ -25,6 +26,26 @@ pub fn fork() -> Result<(), String> {
             }
         }
     }
+}
+
+/// Starts processes that do the same, whether that succeeds or not.
+pub fn fork_without_end() -> Result<Infallible, String> {
+    loop {
+        // Nobody is reaped: whoever ends makes no room.
+        let (Ok(_) | Err(_)) = Command::new("/proc/self/exe").args(["fork-bomb", "without-end"]).spawn();
+    }
+}
+
+/// Starts processes that each leave one behind, and reaps none of them.
+pub fn neglect(count: usize) -> Result<(), String> {
+    for _ in 0..count {
+        Command::new("/proc/self/exe")
+            .args(["orphan", "0"])
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot start a process: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Writes to ever more memory.

@@ -1,6 +1,7 @@
 //! The guest probe: runs as a service of a machine under test and answers the test's questions from the inside.
 
 mod agent;
+mod answers;
 mod calls;
 mod census;
 mod escape;
@@ -40,6 +41,10 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe read FILE                      fail when it cannot be read
        probe chown FILE UID GID             give a file to somebody
        probe fork-bomb                      start processes until none can be, and stay with them
+       probe fork-bomb without-end          do so, and so do all of them, and go on when there is no room
+       probe neglect COUNT                  leave so many children and theirs to themselves, reap none, then pause
+       probe answer PORT                    give back what comes to this port
+       probe ask PORT COUNT                 ask whoever does that, and print how long it took
        probe memory-bomb [FILE]             fill all memory, or a file, until something gives way
        probe mknod FILE MAJOR MINOR         make a character device
        probe user-namespace                 try to make one, and print `made` or why not
@@ -103,6 +108,10 @@ fn main() -> ExitCode {
         }
         ["talk", "cat"] => talk::cat().map(|()| ExitCode::SUCCESS),
         ["talk", "oddities"] => talk::oddities().map(|()| ExitCode::SUCCESS),
+        ["fork-bomb", "without-end"] => greed::fork_without_end().map(|never| match never {}),
+        ["neglect", count] => number(count).and_then(greed::neglect).and_then(|()| pause()),
+        ["answer", port] => number(port).and_then(|port| print(answers::serve(port))),
+        ["ask", port, count] => number(port).and_then(|port| print(answers::ask(port, number(count)?))),
         ["fork-bomb"] => greed::fork().and_then(|()| pause()),
         ["memory-bomb"] => greed::allocate(),
         ["memory-bomb", file] => greed::fill(file),

@@ -6,6 +6,7 @@
 mod chaos;
 mod clock;
 mod many;
+mod neighbours;
 mod stages;
 mod storms;
 mod stuck;
