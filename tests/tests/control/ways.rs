@@ -153,6 +153,7 @@ fn a_service_without_it_has_nothing(machine: &Machine) {
 fn a_client_can_be_on_a_vsock(machine: &Machine) {
     let by_relay =
         |arguments: &[&str]| inside(machine, "inside", &[&["--socket", "vsock:1:7777"], arguments].concat());
+    eventually("the relay listens", || by_relay(&["status"]).output().unwrap().status.success());
     assert!(succeed(&mut by_relay(&["status"])).starts_with("control-ways is ready, "));
     assert_eq!(succeed(&mut by_relay(&["exec", "web", "hostname"])), "web\n");
     let said = fail(&mut inside(machine, "inside", &["--socket", "vsock:1:7778", "status"]));
