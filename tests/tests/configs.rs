@@ -1,6 +1,7 @@
 //! Every example of `configs/` is built, booted and asked from the host.
 
-use tests::{Config, Machine, assert_answers};
+use tests::oracle::service;
+use tests::{Config, Machine, assert_answers, eventually};
 
 const HTTP: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
@@ -62,6 +63,18 @@ fn a_log_is_shown_by_another_service() {
     const LOG: &[u8] = b"GET /clock.log HTTP/1.0\r\n\r\n";
     let machine = Config::of_file("configs/logs.toml").publish(80).boot();
     assert_answers(machine.port(80), LOG, " UTC 20");
+    end(machine);
+}
+
+#[test]
+fn a_keeper_restarts_the_server_and_nobody_runs_programs() {
+    let machine = Config::of_file("configs/control.toml").publish(80).boot();
+    assert_answers(machine.port(80), HTTP, "HTTP/1.1 200 OK");
+    eventually("the server was restarted", || service(&machine, "web").starts > 1);
+    let refused = machine.ctl(&["exec", "web", "true"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("exec = false"), "{said}");
+    assert_answers(machine.port(80), HTTP, "HTTP/1.1 200 OK");
     end(machine);
 }
 
