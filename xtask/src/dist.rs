@@ -11,8 +11,12 @@ use crate::workspace::{Workspace, make_folder};
 /// which cannot be static.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What makes a program static, and what it relocates itself by (DT_RELR) a bitmap instead of a list of 60 KB.
-pub const STATIC: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
+/// What makes a program static, what it relocates itself by (DT_RELR) a bitmap instead of a list of 60 KB, and the script
+/// that leaves out what only unwinding reads, with the header that would lead there.
+///
+/// Linkers run in the workspace's root, like the commands that take this.
+pub const STATIC: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
+                          -C link-arg=-Wl,-T,init/unwinding.ld -C link-arg=-Wl,--no-eh-frame-hdr";
 
 /// Builds `target/dist/{coracle,init,init-without-exec}` and `target/dist-test/{hostile,oci,probe}`, and prints their sizes.
 pub fn dist(workspace: &Workspace) -> Result<()> {
