@@ -133,27 +133,27 @@ mod tests {
 
     #[test]
     fn a_manifest_of_another_version_is_refused_by_its_version() {
-        let expected = "its version is 10, this init understands 9 only";
+        let expected = "its version is 11, this init understands 10 only";
         let empty = r#""name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true,"vsock":null},"log":{"console":"text","syslog":null,"files":null},"services":[]"#;
-        assert!(refusal(&format!(r#"{{"version":10,{empty}}}"#)).ends_with(expected));
-        assert!(refusal(r#"{"version":10,"novelty":[]}"#).ends_with(expected));
+        assert!(refusal(&format!(r#"{{"version":11,{empty}}}"#)).ends_with(expected));
+        assert!(refusal(r#"{"version":11,"novelty":[]}"#).ends_with(expected));
     }
 
     #[test]
     fn a_manifest_that_is_cut_off_is_refused_with_the_position() {
-        assert!(refusal(r#"{"version":9,"#).contains("line 1"));
+        assert!(refusal(r#"{"version":10,"#).contains("line 1"));
     }
 
     #[test]
     fn a_service_cannot_name_a_layer_that_the_machine_lacks() {
-        let text = r#"{"version":9,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true,"vsock":null},"log":{"console":"text","syslog":null,"files":null},"services":[{
+        let text = r#"{"version":10,"name":"m","modules":[],"layers":[],"seccomp":[],"network":"none","watchdog":"none","control":{"exec":true,"vsock":null},"log":{"console":"text","syslog":null,"files":null},"services":[{
             "name":"web","kind":"service","depends_on":[],"wait_for":[],"ready":{"by":"started","timeout_ms":0},"health":null,"watchdog_ms":0,
             "restart":{"policy":"always","prevented_by":[],"backoff":{"first_ms":1,"factor":1,"cap_ms":1,"jitter_percent":0,
             "reset_ms":1},"give_up":null},"stop":{"signal":15,"grace_ms":1},"logging":{"size":1},"container":{
             "layers":[0],"read_only":false,"hostname":"web","argv":["x"],"env":[],"cwd":"/",
             "ids":"machine","user":{"uid":0,"gid":0,"groups":[]},
             "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own",
-            "ipc":"own","set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":"unconfined",
+            "ipc":"own","set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":"unconfined","init":null,
             "mounts":[],"devices":[],"sockets":[],"limits":{"memory":"half","memory_reservation":0,"processes":1,
             "processor_millis":0,"processors":[],"io_weight":0,"oom_score_adj":0,"shm_size":1,"resources":[]}}}]}"#;
         assert!(refusal(text).ends_with("service `web` has a layer that the machine has not"));

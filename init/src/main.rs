@@ -9,14 +9,18 @@ use init::log::{Console, files};
 use init::net::Network;
 use init::supervisor::{Supervisor, Times};
 use init::watchdog::Watchdog;
-use init::{boot, clock, error, fatal, layers, modules, mounts, post_mortem, sys, sysctl};
+use init::{boot, clock, container, error, fatal, layers, modules, mounts, post_mortem, sys, sysctl};
 use nix::unistd::getpid;
 
 init::entry!(first_process);
 
 fn first_process() -> c_int {
+    let arguments: Vec<String> = std::env::args().collect();
+    // Also a first process, but a container's.
+    if let Some(code) = container::init::serve(&arguments) {
+        return code;
+    }
     if getpid().as_raw() != 1 {
-        let arguments: Vec<String> = std::env::args().collect();
         if let Some(code) = files::serve(&arguments) {
             return code;
         }

@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::fs::File;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -117,6 +118,23 @@ pub fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno
     // SAFETY: `path` is a C string. Both arrays end with a null pointer and hold pointers to C strings in
     // buffers that their `Strings` own, which outlive the call because they are borrowed for it.
     unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// Replaces the process's program by an open file; returns only the reason why it could not.
+pub fn execute_file(file: BorrowedFd<'_>, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: the path is an empty C string. Both arrays end with a null pointer and hold pointers to C strings in
+    // buffers that their `Strings` own, which outlive the call because they are borrowed for it.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
     Errno::last()
 }
 
@@ -286,6 +304,34 @@ fn change_mount(mount: BorrowedFd<'_>, change: &libc::mount_attr) -> nix::Result
 pub fn send_signal(pid: Pid, number: c_int) -> nix::Result<()> {
     // SAFETY: kill has no requirements on its arguments; it touches no memory of this process.
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
+/// Sends signal `number`, likewise, to the process that `process` is a pidfd of.
+pub fn send_signal_by(process: BorrowedFd<'_>, number: c_int) -> nix::Result<()> {
+    const NO_INFO: *const libc::siginfo_t = std::ptr::null();
+    const NO_FLAGS: c_uint = 0;
+    // SAFETY: without a structure in the third argument the call takes numbers only, and touches no memory.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), number, NO_INFO, NO_FLAGS) };
+    Errno::result(result).map(drop)
+}
+
+/// The numbers of [`inherited_pair`].
+pub const INHERITED: [c_uint; 2] = [3, 4];
+
+/// Takes over the two descriptors that a program was started with beside the standard ones. None when they are not there,
+/// and for everybody but the first who asks. To be called before the program has opened anything itself.
+pub(crate) fn inherited_pair() -> Option<[OwnedFd; 2]> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    let numbers = INHERITED.map(c_uint::cast_signed);
+    // SAFETY: the command takes a number and touches no memory.
+    let is_open = |&number: &RawFd| unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+    // SAFETY: the descriptor is open, and since nothing has been opened yet it is of whoever started the program, who has
+    // left it to whoever takes it; the flag above sees to it that this is one.
+    numbers.iter().all(is_open).then(|| numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Sets the time-out of a watchdog in seconds, and returns what it is now (`WDIOC_SETTIMEOUT`).

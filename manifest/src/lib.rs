@@ -31,7 +31,7 @@ pub use supervision::{
 };
 
 /// The version of the boot manifest's shape. init refuses any other.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// A word of the kernel's command line: whoever reads the console has a terminal that shows colours.
 pub const COLOUR: &str = "coracle.colour=1";
@@ -170,6 +170,9 @@ pub struct Container {
     pub profile: Profile,
     /// Which system calls it has.
     pub seccomp: Seccomp,
+    /// Its first process is one of init's own, before the program, that reaps and passes signals on: the index of that
+    /// process's own system calls in [`Manifest::seccomp`]. None where the program itself is the first process.
+    pub init: Option<usize>,
     /// Mounts beside the standard ones (`/proc`, `/sys`, `/dev`, …), in order.
     pub mounts: Vec<Mount>,
     /// Device nodes beside the standard ones.

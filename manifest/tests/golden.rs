@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 /// The sample machine, a line for each part; the document itself has no line ends.
 const GOLDEN: &str = r#"
-{"version":9,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
+{"version":10,"name":"shop","modules":["virtio_pci.ko","erofs.ko"],
 "layers":["00","aa","bb"],
 "seccomp":["0006000000000000","0020000000000004 000600007fff0000"],
 "network":"dhcp","watchdog":{"armed":{"timeout":60}},"control":{"exec":true,"vsock":1027},"log":{"console":"text",
@@ -33,7 +33,7 @@ const GOLDEN: &str = r#"
 "container":{"layers":[1],"read_only":true,"hostname":"migrate",
 "argv":["migrate"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":1531,"held":1531},"network":"machine","pid":"own","ipc":"own",
-"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
+"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"init":null,"mounts":[],"devices":[],
 "sockets":[],"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
 "oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
 {"name":"warm-up","kind":{"oneshot":{"on_failure":"ignore"}},"depends_on":[],"wait_for":[],
@@ -44,7 +44,7 @@ const GOLDEN: &str = r#"
 "container":{"layers":[1],"read_only":true,"hostname":"warm-up",
 "argv":["warm-up"],"env":[],"cwd":"/","ids":{"own":{"first":1048576}},"user":{"uid":0,"gid":0,"groups":[]},
 "profile":{"capabilities":{"bounding":0,"held":0},"network":"machine","pid":"own","ipc":"own",
-"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"mounts":[],"devices":[],
+"set_id":false,"all_devices":false,"unmasked":[],"sysctls":[]},"seccomp":{"program":1},"init":null,"mounts":[],"devices":[],
 "sockets":[],"limits":{"memory":"half","memory_reservation":0,"processes":512,"processor_millis":0,"processors":[],"io_weight":0,
 "oom_score_adj":0,"shm_size":67108864,"resources":[]}}},
 {"name":"web","kind":"service",
@@ -65,7 +65,7 @@ const GOLDEN: &str = r#"
 "profile":{"capabilities":{"bounding":18446744073709551615,"held":1},"network":"own","pid":"machine","ipc":"machine",
 "set_id":true,"all_devices":true,"unmasked":["/proc/kcore"],
 "sysctls":[{"path":"net/core/somaxconn","value":"1024"}]},
-"seccomp":"unconfined",
+"seccomp":"unconfined","init":0,
 "mounts":[
 {"tmpfs":{"target":"/run","size":1048576,"mode":1023,"read_only":false,"no_exec":true}},
 {"bind":{"source":"/srv/data","target":"/data","read_only":true,"no_exec":false}}],
@@ -137,6 +137,7 @@ fn oneshot(
             user: User { uid: 0, gid: 0, groups: Vec::new() },
             profile: profile(capabilities),
             seccomp: Seccomp::Program(1),
+            init: None,
             mounts: Vec::new(),
             devices: Vec::new(),
             sockets: Vec::new(),
@@ -222,6 +223,7 @@ fn web() -> Service {
                 sysctls: vec![Sysctl { path: "net/core/somaxconn".into(), value: "1024".into() }],
             },
             seccomp: Seccomp::Unconfined,
+            init: Some(0),
             mounts: vec![
                 Mount::Tmpfs {
                     target: "/run".into(),
@@ -257,7 +259,7 @@ fn web() -> Service {
 fn sample() -> Manifest {
     let (gently, at_once) = (Stop { signal: 15, grace_ms: 10_000 }, Stop { signal: 9, grace_ms: 0 });
     Manifest {
-        version: 9,
+        version: 10,
         name: name("shop"),
         modules: texts(&["virtio_pci.ko", "erofs.ko"]),
         layers: texts(&["00", "aa", "bb"]),
@@ -287,7 +289,7 @@ fn is_written_and_read_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(v
 
 #[test]
 fn the_bytes_are_these_and_read_back_the_same() {
-    assert_eq!(manifest::VERSION, 9, "another version has another golden document");
+    assert_eq!(manifest::VERSION, 10, "another version has another golden document");
     is_written_and_read_as(&sample(), &golden());
     is_written_and_read_as(&Network::None, "\"none\"");
     is_written_and_read_as(&Watchdog::None, "\"none\"");
@@ -308,7 +310,7 @@ fn the_report_is_lines_of_these_bytes() {
 #[test]
 fn what_another_version_might_add_or_leave_out_is_refused() {
     for (from, to) in [
-        (r#""version":9"#, r#""version":9,"future":true"#),
+        (r#""version":10"#, r#""version":10,"future":true"#),
         (r#""network":"dhcp","#, ""),
         (r#""network":"dhcp""#, r#""network":"static""#),
         (r#""kind":"service""#, r#""kind":"timer""#),

@@ -83,5 +83,8 @@ fn the_application_reaches_its_database() {
     let machine = Config::of_file("configs/app.toml").publish(3000).publish(5432).memory("1GiB").boot();
     assert_answers(machine.port(3000), HTTP, "visit 1");
     assert_answers(machine.port(3000), HTTP, "visit 2");
+    // node handles no signal here, and is not the first process.
+    assert!(machine.ctl(&["stop", "web"]).status().unwrap().success());
+    assert!(machine.console().contains("`web` was ended by SIGTERM"), "{}", machine.console());
     end(machine);
 }

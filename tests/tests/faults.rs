@@ -10,6 +10,9 @@ use tests::{Config, Line, demo_image, eventually};
 const SIGNALS: [i32; 23] =
     [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31, 34];
 
+/// Some that could be taken for signals.
+const CODES_UNDER_INIT: [i32; 6] = [0, 1, 125, 137, 143, 255];
+
 #[test]
 fn every_exit_code_is_told_as_it_was_and_a_crash_loop_disturbs_nobody() {
     let busybox = demo_image("busybox");
@@ -39,6 +42,19 @@ fn every_exit_code_is_told_as_it_was_and_a_crash_loop_disturbs_nobody() {
             )
         })
         .collect();
+    // With an init of its own before it, a program gets every signal, and how it has ended is told by two processes.
+    let under_init: String = SIGNALS
+        .iter()
+        .map(|signal| (format!("i{signal}"), format!("kill -{signal} $$")))
+        .chain(CODES_UNDER_INIT.iter().map(|code| (format!("e{code}"), format!("exit {code}"))))
+        .map(|(name, script)| {
+            format!(
+                "[oneshot.{name}]\nimage = \"{busybox}\"\non-failure = \"degrade\"\ninit = true\n\
+                 command = [\"sh\", \"-c\", \"{script}\"]\n\
+                 depends-on = {{ s34 = {{ condition = \"completed\", on-failure = \"ignore\" }} }}\n"
+            )
+        })
+        .collect();
     let looping: String = (0..50)
         .map(|n| {
             format!("[service.loop{n}]\nimage = \"{busybox}\"\ncommand = [\"false\"]\nbackoff = {{ cap = \"1s\" }}\n")
@@ -47,6 +63,7 @@ fn every_exit_code_is_told_as_it_was_and_a_crash_loop_disturbs_nobody() {
     let machine = Config::new("exit-codes")
         .with(&codes)
         .with(&signals)
+        .with(&under_init)
         .with(&looping)
         .probe("witness", "")
         .memory("1GiB")
@@ -78,6 +95,18 @@ fn every_exit_code_is_told_as_it_was_and_a_crash_loop_disturbs_nobody() {
     for signal in SIGNALS {
         assert_eq!(told[&format!("s{signal}")], [sentence(128 + signal)], "signal {signal}");
     }
+    for signal in SIGNALS {
+        let ends = &told[&format!("i{signal}")];
+        let name = manifest::signal::name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
+        assert!(
+            ends.len() == 1 && ends[0].starts_with(&format!("was ended by {name}")),
+            "signal {signal}: {ends:?}"
+        );
+    }
+    for code in CODES_UNDER_INIT {
+        assert_eq!(told[&format!("e{code}")], [sentence(code)], "code {code}");
+    }
+    survived("ends by signals under `init = true`", "sh -c 'kill -N $$'", SIGNALS.len() as u64);
     survived("exit codes", "0 to 255", 256);
     survived("ends by signals", "sh -c 'kill -N $$'", SIGNALS.len() as u64);
     for n in 0..50 {

@@ -314,6 +314,16 @@ impl Check<'_> {
         let volumes = self.each(&path, "volumes", raw.volumes, |text| text.parse());
         let devices = self.each(&path, "devices", raw.devices, |text| value::device(text));
         let limits = limits::check(raw.limits, &path, self);
+        let init = raw.init.is_some_and(|init| {
+            if init.value && limits.processes < 2 {
+                self.at(
+                    &init.span,
+                    format!("{path}.init"),
+                    "is a process itself: it takes a `pids-limit` of at least 2",
+                );
+            }
+            init.value
+        });
         let logging = logging::check(raw.logging, &path, self);
         let userns = raw.userns.and_then(|userns| {
             self.value(&userns.span, format!("{path}.userns"), value::userns(&userns.value))
@@ -341,6 +351,7 @@ impl Check<'_> {
             devices,
             limits,
             seccomp: seccomp(raw.seccomp.as_ref().map(|written| written.value.as_str()), &profile, base),
+            init,
             read_only: raw.read_only.is_some_and(|read_only| read_only.value),
             userns: userns.unwrap_or(if profile.privileged { Userns::Host } else { Userns::Private }),
             profile,

@@ -136,6 +136,8 @@ pub struct Service {
     pub limits: manifest::Limits,
     /// Which system calls it has.
     pub seccomp: Seccomp,
+    /// Whether its program has a first process of init's own before it.
+    pub init: bool,
     /// No writable upper on the image's layers.
     pub read_only: bool,
     /// Whose the users and groups inside are.

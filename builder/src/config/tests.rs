@@ -212,6 +212,20 @@ volumes = ["/a:/b:ro,suid"]
 }
 
 #[test]
+fn an_init_is_one_of_the_processes() {
+    let of = |keys: &str| format!("name = \"m\"\n[service.a]\nimage = \"oci:a\"\n{keys}\n");
+    for (keys, has_init) in
+        [("", false), ("init = false\npids-limit = 1", false), ("init = true\npids-limit = 2", true)]
+    {
+        assert_eq!(config(&of(keys)).services[0].init, has_init, "{keys}");
+    }
+    let found = problems(&of("init = true\npids-limit = 1"));
+    let said = "service.a.init: is a process itself: it takes a `pids-limit` of at least 2";
+    assert!(found.contains(said), "{found}");
+    assert!(problems(&of("tini = true")).contains("did you mean `init`?"));
+}
+
+#[test]
 fn capabilities_have_names_with_and_without_a_prefix() {
     let text = "name = \"m\"\n[service.a]\nimage = \"oci:a\"\ncap-add = [\"CAP_KILL\", \"chown\"]\n\
                 cap-drop = [\"All\"]\nunmask = \"ALL\"\ngroup-add = [\"audio\", 7]\n";

@@ -14,7 +14,7 @@ use crate::target::{hidden, is_within};
 
 const SIGTERM: i32 = 15;
 
-/// A service's container, but for the layers and the seccomp program, which the caller numbers.
+/// A service's container, but for the layers and the seccomp programs, which the caller numbers.
 /// `names` are those of all services, in the order of the boot manifest.
 pub fn merge(
     service: &Service,
@@ -48,6 +48,7 @@ pub fn merge(
         user: resolved.user,
         hostname,
         seccomp: Seccomp::Unconfined,
+        init: None,
         mounts: mounts(service, defaults, root)?,
         devices: service.devices.clone(),
         sockets: sockets(service),

@@ -166,13 +166,13 @@ pub fn needs(config: &Config) -> Needs {
     // A read-only root of one layer needs no overlay, but how many layers there are is known later: only a machine
     // that has no containers at all does without.
     let user_namespaces = config.services.iter().any(|service| service.userns == Userns::Private);
-    let seccomp = config.services.iter().any(|service| service.seccomp != config::Seccomp::Unconfined);
+    let is_filtered = |service: &Service| service.init || service.seccomp != config::Seccomp::Unconfined;
     let limits = || config.services.iter().map(|service| &service.limits);
     Needs {
         overlay: !config.services.is_empty(),
         user_namespaces,
         network_namespaces: config.services.iter().any(|service| service.profile.network == Namespace::Own),
-        seccomp,
+        seccomp: config.services.iter().any(is_filtered),
         processor_time: limits().any(|limits| limits.processor_millis > 0),
         processor_sets: limits().any(|limits| !limits.processors.is_empty()),
         disk_shares: limits().any(|limits| limits.io_weight > 0),
@@ -278,6 +278,9 @@ fn supervised(
     let capabilities = supervised.container.profile.capabilities.bounding;
     let facts = seccomp::Facts { capabilities, kernel: inputs.release };
     supervised.container.seccomp = shared.programs.add(&service.seccomp, inputs.profiles, facts)?;
+    if service.init {
+        supervised.container.init = Some(shared.programs.add_init()?);
+    }
     let layers = &mut shared.layers;
     let targets = targets(inputs.config, service, &image.defaults)?;
     let own = mount_point::layer(&targets, root)?;

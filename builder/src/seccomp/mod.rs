@@ -85,18 +85,27 @@ impl Programs {
                 policy.map_err(|error| error.within(format!("`{}`", path.display())))?
             }
         };
-        let program = Program(program::compile(&policy));
+        self.share(&policy).map(Seccomp::Program)
+    }
+
+    /// What init does for the process of its own that is the first one of a container.
+    pub fn add_init(&mut self) -> Result<usize> {
+        self.share(&profile::of_init())
+    }
+
+    /// The index of the program that does what `policy` says.
+    fn share(&mut self, policy: &Policy) -> Result<usize> {
+        let program = Program(program::compile(policy));
         if program.0.len() > Program::MAX_LENGTH {
             let (length, most) = (program.0.len(), Program::MAX_LENGTH);
             return Err(Error::new(format!(
                 "the profile has {length} instructions, and a kernel takes {most}"
             )));
         }
-        let index = self.0.iter().position(|known| *known == program).unwrap_or_else(|| {
+        Ok(self.0.iter().position(|known| *known == program).unwrap_or_else(|| {
             self.0.push(program);
             self.0.len() - 1
-        });
-        Ok(Seccomp::Program(index))
+        }))
     }
 
     /// The programs by their indices.

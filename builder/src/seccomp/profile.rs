@@ -247,6 +247,20 @@ pub const BY_CAPABILITY: &[(&str, &str)] = &[
     ("BPF", "bpf"),
 ];
 
+/// What init's own process in a container calls, which waits for the others: to be executed, to come up as a program of the
+/// C library's, to wait, to reap, to pass signals on and to say how the program has ended.
+const OF_INIT: &str = "execveat brk mmap munmap mprotect arch_prctl set_tid_address set_robust_list rseq getrandom prctl \
+     signalfd4 fcntl read waitid pidfd_send_signal write close exit exit_group";
+
+/// The profile of that process, which is the same whatever the container's own is.
+pub fn of_init() -> Policy {
+    let calls = OF_INIT.split_whitespace().filter_map(number::number);
+    Policy {
+        calls: calls.map(|number| (number, Verdict::Allow.into())).collect(),
+        unknown: Verdict::Errno(ENOSYS),
+    }
+}
+
 /// The profile of a container that may get these capabilities.
 pub fn policy(capabilities: u64) -> Policy {
     let mut policy = Policy { calls: Default::default(), unknown: Verdict::Errno(ENOSYS) };

@@ -22,6 +22,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 use super::failure::{Failure, Step};
 use super::ids::Ids;
+use super::init::{self, Init};
 use super::rootfs::{Plan, Root};
 use super::running::Running;
 use super::{Launch, Numbered, Process, Stdio, credentials};
@@ -31,9 +32,17 @@ use crate::{fatal, net, sys};
 /// What a process of a container says of its start: the pipe, and once somebody has come through its gate, that one.
 type Report = Option<OwnedFd>;
 
+/// What a container's start is given beside what it was prepared with.
+pub(super) struct Parts<'a> {
+    pub(super) stdio: Stdio<'a>,
+    pub(super) gate: Option<&'a UnixListener>,
+    /// Where its own init, if it has one, says how the program has ended.
+    pub(super) teller: Option<BorrowedFd<'a>>,
+}
+
 /// Becomes the container. Returns only when that failed, with the code to end with.
-pub(super) fn run(launch: &Launch, stdio: Stdio<'_>, gate: Option<&UnixListener>, report: OwnedFd) -> i32 {
-    attempt(report, |report| become_container(launch, stdio, gate, report))
+pub(super) fn run(launch: &Launch, parts: Parts<'_>, report: OwnedFd) -> i32 {
+    attempt(report, |report| become_container(launch, &parts, report))
 }
 
 /// Becomes a further process of a container that runs. Likewise.
@@ -58,8 +67,7 @@ enum Never {}
 
 fn become_container(
     launch: &Launch,
-    stdio: Stdio<'_>,
-    gate: Option<&UnixListener>,
+    &Parts { stdio, gate, teller }: &Parts<'_>,
     report: &mut Report,
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
@@ -75,11 +83,37 @@ fn become_container(
 
     // Exact modes for what is made in /dev; the program gets the usual mask below.
     umask(Mode::empty());
+    let own_program = launch.init.as_ref().map(|_| init::program()).transpose().map_err(at(Step::Init))?;
     let root = Plan::build(&launch.root, &launch.ids, (process.uid, process.gid))?;
     let cwd = root.open(&process.cwd).map_err(at(Step::WorkingDirectory))?;
     enter_root(&root).map_err(at(Step::Pivot))?;
     fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
+    if let (Some(init), Some(own_program), Some(teller)) = (&launch.init, own_program, teller) {
+        let parts = init::Parts { own_program, teller, process, ids: &launch.ids, stdio };
+        return become_init(init, parts, report);
+    }
     become_process(process, &launch.ids, stdio, gate, report)
+}
+
+/// Stays the first process, and lets a second one become the program. Both have the report: a start has been executed when
+/// both have, and has failed with the first of them.
+fn become_init(init: &Init, parts: init::Parts<'_>, report: &mut Report) -> Result<Never, Failure> {
+    let at = |errno| Failure::new(Step::Init, 0, errno);
+    // Orphans are its children also where it is not the first process of a pid namespace.
+    prctl::set_child_subreaper(true).map_err(at)?;
+    let program = sys::clone_into(None, 0, || {
+        // It is there: nothing has been said yet.
+        let Some(report) = report.take() else {
+            return Failure::new(Step::Init, 0, Errno::EBADF).exit_code();
+        };
+        attempt(report, |report| {
+            // As where it is the first process.
+            setsid().map_err(at)?;
+            become_process(parts.process, parts.ids, parts.stdio, None, report)
+        })
+    });
+    connect(parts.stdio, parts.ids.outside(parts.process.uid, parts.process.gid)).map_err(at)?;
+    Err(at(init.execute(&parts, program.map_err(at)?)))
 }
 
 /// All that a container is has been made by its first process.

@@ -59,6 +59,12 @@ impl Rights {
         Self { capabilities: container.profile.capabilities, set_id, until_exec }
     }
 
+    /// Those of a process that may have `kept` and nothing else.
+    fn only(kept: CapabilitySet) -> Self {
+        let capabilities = Capabilities { bounding: kept.bits(), held: kept.bits() };
+        Self { capabilities, set_id: false, until_exec: 0 }
+    }
+
     /// Takes every capability that is not to be had out of the bounding set: no program that is ever run can have it.
     pub(super) fn bound(&self) -> nix::Result<()> {
         let bounding = self.capabilities.bounding;
@@ -96,10 +102,18 @@ impl Rights {
 
 /// Lets this process and the program that it becomes do of what only root may nothing but `kept`.
 pub fn keep_capabilities(kept: CapabilitySet) -> nix::Result<()> {
-    let capabilities = Capabilities { bounding: kept.bits(), held: kept.bits() };
-    let rights = Rights { capabilities, set_id: false, until_exec: 0 };
+    let rights = Rights::only(kept);
     rights.bound()?;
     rights.keep(Uid::from_raw(0))?;
+    rights.renounce()
+}
+
+/// Becomes the user, with nothing but `kept` of what only root may, whatever is executed: user 0 keeps that through exec.
+pub(super) fn become_user_with(uid: Uid, gid: Gid, groups: &[Gid], kept: CapabilitySet) -> nix::Result<()> {
+    let rights = Rights::only(kept);
+    rights.bound()?;
+    become_user(uid, gid, groups)?;
+    rights.keep(uid)?;
     rights.renounce()
 }
 

@@ -63,6 +63,8 @@ pub enum Step {
     Descriptors,
     /// The word to go on.
     Gate,
+    /// The process of init's own before the program.
+    Init,
     /// The seccomp filter.
     Seccomp,
     /// The program itself.
@@ -70,7 +72,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 30] = [
         Self::Report,
         Self::Isolate,
         Self::Join,
@@ -98,6 +100,7 @@ impl Step {
         Self::Signals,
         Self::Descriptors,
         Self::Gate,
+        Self::Init,
         Self::Seccomp,
         Self::Execute,
     ];
@@ -130,6 +133,7 @@ impl Step {
             Self::User => "become",
             Self::Descriptors => "close",
             Self::Gate => "wait for",
+            Self::Init => "start",
             Self::Seccomp => "install",
             Self::Execute => "run",
         }
@@ -159,6 +163,7 @@ impl Step {
             Self::Signals => "the signal mask",
             Self::Descriptors => "descriptors",
             Self::Gate => "the word to go on",
+            Self::Init => "the container's own init",
             Self::Seccomp => "the seccomp filter",
             Self::Sysctl
             | Self::StandardMount

@@ -11,6 +11,7 @@ mod dev;
 mod device_program;
 mod failure;
 mod ids;
+pub mod init;
 mod mask;
 mod rootfs;
 mod running;
@@ -40,11 +41,13 @@ pub use cgroup::{Group, Parent, Shortage, beside_all};
 pub use credentials::keep_capabilities;
 pub use failure::{Failure, Step};
 pub use ids::IdRange;
+pub use init::{End, Ending};
 pub use running::{Running, enter};
 pub use seccomp::Filter;
 
 use credentials::Rights;
 use ids::Ids;
+use init::Init;
 use settings::Settings;
 
 use crate::error::{Error, Result};
@@ -59,6 +62,8 @@ pub struct Launch {
     /// Flags for clone: those that the container does not share with the machine.
     namespaces: i32,
     settings: Settings,
+    /// Its first process, unless the program is to be that.
+    init: Option<Init>,
     process: Process,
 }
 
@@ -121,6 +126,8 @@ pub struct Started {
     pub pid: Pid,
     /// For [`progress`]; does not block.
     pub status: OwnedFd,
+    /// Where the container's own init says how the program has ended, if there is one.
+    pub ending: Option<Ending>,
 }
 
 /// How far a start has come.
@@ -156,6 +163,7 @@ impl Launch {
             ids: if ranges.is_empty() { Ids::prepare(container.ids)? } else { Ids::own(ranges.to_vec())? },
             namespaces: namespaces(profile),
             settings: Settings::prepare(&profile.sysctls)?,
+            init: container.init.map(|index| Ok(Init::prepare(filter(filters, index)?))).transpose()?,
         })
     }
 
@@ -198,12 +206,7 @@ impl Process {
     pub fn prepare(container: &Container, filters: &[Rc<Filter>]) -> Result<Self> {
         let filter = match container.seccomp {
             Seccomp::Unconfined => None,
-            Seccomp::Program(index) => {
-                let filter = filters.get(index);
-                Some(Rc::clone(
-                    filter.ok_or_else(|| Error::said("install", "the seccomp filter", "it is not there"))?,
-                ))
-            }
+            Seccomp::Program(index) => Some(filter(filters, index)?),
         };
         Ok(Self {
             programs: programs(container.argv.first().map(String::as_str), &container.env)?,
@@ -282,7 +285,13 @@ fn begin(
 ) -> Result<Started> {
     group.renew()?;
     group.allow(launch.root.device_rules())?;
-    clone(group.as_fd(), launch.namespaces, |report| child::run(launch, stdio, gate, report))
+    let (ending, teller) = match &launch.init {
+        Some(_) => Ending::pipe().map(|(ending, teller)| (Some(ending), Some(teller)))?,
+        None => (None, None),
+    };
+    let parts = child::Parts { stdio, gate, teller: teller.as_ref().map(AsFd::as_fd) };
+    let started = clone(group.as_fd(), launch.namespaces, |report| child::run(launch, parts, report))?;
+    Ok(Started { ending, ..started })
 }
 
 /// Runs `child` in `cgroup`, with a pipe for what it has to say.
@@ -302,7 +311,7 @@ fn clone(cgroup: BorrowedFd<'_>, namespaces: i32, child: impl FnOnce(OwnedFd) ->
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
     let pid = sys::clone_into(Some(cgroup), namespaces, || child(report)).map_err(not_cloned)?;
-    Ok(Started { pid, status })
+    Ok(Started { pid, status, ending: None })
 }
 
 /// Runs `visit` in a child that has the network of the container whose first process is `first`, and counts as one of
@@ -335,6 +344,11 @@ pub fn progress(status: &OwnedFd) -> Progress {
         Err(Errno::EAGAIN | Errno::EINTR) => Progress::Underway,
         Err(errno) => Progress::Failed(Failure::new(Step::Report, 0, errno)),
     }
+}
+
+fn filter(filters: &[Rc<Filter>], index: usize) -> Result<Rc<Filter>> {
+    let filter = filters.get(index).map(Rc::clone);
+    filter.ok_or_else(|| Error::said("install", "the seccomp filter", "it is not there"))
 }
 
 /// What clone makes anew. The user namespace is there already, and entered last.
@@ -408,6 +422,7 @@ mod tests {
             user: User { uid: 0, gid: 0, groups: vec![] },
             profile: profile(),
             seccomp: Seccomp::Unconfined,
+            init: None,
             mounts: vec![],
             devices: vec![],
             sockets: vec![],

@@ -181,6 +181,7 @@ impl Supervisor {
                 // Its failure would go unsaid, but not unseen: the exit code tells as well.
                 Err(errno) => self.console.say(format_args!("cannot watch a start: {}", errno.desc())),
             }
+            service.ending = started.ending;
             started.pid
         });
         match started {

@@ -324,7 +324,7 @@ impl Supervisor {
             if clock::now() - begun > REAPING {
                 break;
             }
-            let Some((pid, outcome)) = reap::next() else {
+            let Some((pid, mut outcome)) = reap::next() else {
                 self.has_unreaped = false;
                 break;
             };
@@ -342,6 +342,7 @@ impl Supervisor {
                 self.read_notify(index);
                 self.read_ready(index);
                 self.read_last_words(index);
+                outcome = self.read_ending(index).unwrap_or(outcome);
                 if self.services.get(index).is_some_and(|service| service.launch.can_leave_processes()) {
                     self.kill(index);
                 }
@@ -399,6 +400,15 @@ impl Supervisor {
         let (console, speaker) = (&mut self.console, Speaker { name: service.name.as_str(), number: index });
         service.output.finish(&mut |line: Line<'_>| console.line(speaker, line));
         service.ring.finish(clock::now());
+    }
+
+    /// How a service's program has ended, where another process was the first one.
+    fn read_ending(&mut self, index: Index) -> Option<Outcome> {
+        let ending = self.services.get_mut(index)?.ending.take()?;
+        ending.read().map(|end| match end {
+            container::End::Code(code) => Outcome::Code(code),
+            container::End::Signal(signal) => Outcome::Signal(signal.into()),
+        })
     }
 
     /// Takes note of what a service says of itself.

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::history::{End, Story};
 use super::notify::Notify;
 use super::output::Output;
-use crate::container::{Filter, Group, Launch, Parent, Process};
+use crate::container::{Ending, Filter, Group, Launch, Parent, Process};
 use crate::error::{Error, Result};
 use crate::log::ring::Ring;
 
@@ -25,6 +25,8 @@ pub(super) struct Supervised {
     pub(super) ring: Ring,
     /// While a start is underway.
     pub(super) status: Option<OwnedFd>,
+    /// Where its own init, if it has one, says how its program has ended.
+    pub(super) ending: Option<Ending>,
     /// Where it says how it is, if it can.
     pub(super) notify: Option<Notify>,
     /// Where it writes a line when it is ready, if it does, and the descriptor that it has for that.
@@ -62,6 +64,7 @@ impl Supervised {
             output: Output::new().map_err(failed)?,
             ring: Ring::new(usize::try_from(service.logging.size).unwrap_or(usize::MAX)),
             status: None,
+            ending: None,
             notify: match has(path::NOTIFY_TARGET) {
                 true => Some(Notify::new(service.name.as_str())?),
                 false => None,

@@ -13,6 +13,7 @@ mod talk;
 
 use std::fmt::Display;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::str::FromStr;
 use std::thread;
@@ -29,6 +30,7 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe exit CODE                      end at once
        probe print TEXT [CODE]              print a line, then end
        probe sleep MILLISECONDS             end later
+       probe sleep-as USER                  become a user by number, say so, and sleep without a handler for any signal
        probe orphan MILLISECONDS            leave such a sleeper behind, and print its process id
        probe show FILE                      print a file, then end
        probe pause [PROCESSES]              say so, then end on SIGTERM, SIGINT or SIGQUIT; so many more do as well
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
             exit_code(code)
         }
         ["sleep", milliseconds] => sleep(milliseconds),
+        ["sleep-as", user] => number(user).and_then(sleep_as),
         ["orphan", milliseconds] => orphan(milliseconds),
         ["show", file] => show(file),
         ["pause"] => pause(),
@@ -194,6 +197,12 @@ fn sleep(milliseconds: &str) -> Result<ExitCode, String> {
         .map_err(|error| format!("`{milliseconds}` is no number of milliseconds: {error}"))?;
     thread::sleep(Duration::from_millis(duration));
     Ok(ExitCode::SUCCESS)
+}
+
+fn sleep_as(user: u32) -> Result<ExitCode, String> {
+    println!("sleeping");
+    let error = Command::new("/proc/self/exe").args(["sleep", "100000000"]).uid(user).exec();
+    Err(format!("cannot become user {user}: {error}"))
 }
 
 fn show(file: &str) -> Result<ExitCode, String> {

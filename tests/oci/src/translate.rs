@@ -42,6 +42,7 @@ pub(crate) fn translate(config: &Config, folder: &Path) -> Result<Meaning> {
         masks: mounts.masks,
     };
     let container = Container {
+        init: None,
         layers: Vec::new(),
         read_only: root.readonly,
         hostname: hostname(config)?,

@@ -110,7 +110,7 @@ impl Program {
                 (started, streams)
             }
         };
-        let Started { pid, status } = started;
+        let Started { pid, status, .. } = started;
         let program = Self {
             is_wanted: true,
             pid,
