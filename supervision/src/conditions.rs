@@ -33,7 +33,7 @@ pub struct Wait {
 
 impl Conditions {
     /// Those that a service waits for by `rules`.
-    pub fn waits(&mut self, rules: &Rules) -> Vec<Wait> {
+    pub fn waits(&mut self, rules: &Rules) -> Box<[Wait]> {
         // What is to end in time begins in time as well, or not at all.
         let longest = match rules.kind {
             Kind::Shutdown { timeout_ms } => Some(ms(timeout_ms)),
@@ -163,7 +163,7 @@ fn limit(waits: &[Wait], since: Duration, now: Duration) -> Option<Duration> {
 /// The services that wait for the machine and nothing else, with when that began and for what they do.
 fn waiting(services: &[Service]) -> impl Iterator<Item = (Index, Duration, &[Wait])> {
     services.iter().enumerate().filter_map(|(index, service)| match service.run {
-        Run::Awaiting { since, .. } => Some((index, since, service.waits.as_slice())),
+        Run::Awaiting { since, .. } => Some((index, since, &*service.waits)),
         _ => None,
     })
 }

@@ -96,7 +96,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
             rules.ready_within = within.map(ms);
             rules.watchdog = watchdog.map(ms);
             rules.grace = MS * grace;
-            rules.wait_for = wait_for;
+            rules.wait_for = wait_for.into();
             rules
         },
     )

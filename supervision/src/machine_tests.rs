@@ -16,8 +16,8 @@ pub fn rules(kind: Kind, policy: RestartPolicy) -> Rules {
     let (ready, grace) = (ReadyBy::Started, SECOND);
     Rules {
         kind,
-        depends_on: vec![],
-        wait_for: vec![],
+        depends_on: Box::default(),
+        wait_for: Box::default(),
         ready,
         ready_within: None,
         health: None,
@@ -40,11 +40,11 @@ pub fn edge(service: Index, condition: Condition) -> Dependency {
 }
 
 pub fn after(depends_on: &[Dependency], rules: Rules) -> Rules {
-    Rules { depends_on: depends_on.to_vec(), ..rules }
+    Rules { depends_on: depends_on.into(), ..rules }
 }
 
-pub fn health(on_unhealthy: OnUnhealthy) -> Health {
-    Health {
+pub fn health(on_unhealthy: OnUnhealthy) -> Box<Health> {
+    Box::new(Health {
         probe: Probe::Tcp(80),
         interval_ms: 10_000,
         timeout_ms: 1000,
@@ -52,7 +52,7 @@ pub fn health(on_unhealthy: OnUnhealthy) -> Health {
         start_period_ms: 5000,
         start_interval_ms: 500,
         on_unhealthy,
-    }
+    })
 }
 
 /// A machine whose starts succeed: process 1000 + n is the n-th one that was started.

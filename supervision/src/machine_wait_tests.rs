@@ -19,7 +19,7 @@ fn path(path: &str) -> Awaited {
 }
 
 fn waiting(wait_for: &[Wait], rules: Rules) -> Rules {
-    Rules { wait_for: wait_for.to_vec(), ..rules }
+    Rules { wait_for: wait_for.into(), ..rules }
 }
 
 #[test]

@@ -12,15 +12,15 @@ pub struct Rules {
     /// What it is.
     pub kind: Kind,
     /// What it waits for.
-    pub depends_on: Vec<Dependency>,
+    pub depends_on: Box<[Dependency]>,
     /// What it waits for of the machine.
-    pub wait_for: Vec<Wait>,
+    pub wait_for: Box<[Wait]>,
     /// What says that it is ready.
     pub ready: ReadyBy,
     /// From its start until it has to be. None: as long as it takes.
     pub ready_within: Option<Duration>,
-    /// How its health is found out, if it is.
-    pub health: Option<Health>,
+    /// How its health is found out, if it is. Most say nothing of it, and it is large.
+    pub health: Option<Box<Health>>,
     /// The longest time between two of its signs of life, if it gives any.
     pub watchdog: Option<Duration>,
     /// What follows its end.
@@ -34,11 +34,11 @@ impl Rules {
     pub fn of(service: &manifest::Service) -> Self {
         Self {
             kind: service.kind,
-            depends_on: service.depends_on.clone(),
-            wait_for: service.wait_for.clone(),
+            depends_on: service.depends_on.as_slice().into(),
+            wait_for: service.wait_for.as_slice().into(),
             ready: service.ready.by.clone(),
             ready_within: some(service.ready.timeout_ms),
-            health: service.health.clone(),
+            health: service.health.clone().map(Box::new),
             watchdog: some(service.watchdog_ms),
             restart: service.restart.clone(),
             grace: Duration::from_millis(service.stop.grace_ms),

@@ -238,7 +238,7 @@ pub struct Service {
     /// Whether its program has ever run.
     pub(crate) was_executed: bool,
     /// What it waits for of the machine.
-    pub(crate) waits: Vec<Wait>,
+    pub(crate) waits: Box<[Wait]>,
 }
 
 impl Service {

@@ -68,11 +68,11 @@ fn rules(service: &Service, is_to_be_healthy: bool, names: &[&Name]) -> Result<R
     let limit = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
     Ok(Rules {
         kind: service.kind,
-        depends_on: plan::depends_on(service, names)?,
+        depends_on: plan::depends_on(service, names)?.into(),
         wait_for: supervision.wait_for.iter().map(|wait| wait.value.clone()).collect(),
         ready: supervision.ready.by.clone(),
         ready_within: limit(supervision.ready.timeout_ms),
-        health,
+        health: health.map(Box::new),
         watchdog: supervision.watchdog,
         restart: supervision.restart.clone(),
         grace: service.stop_grace_period,

@@ -34,6 +34,7 @@ pub struct Parent {
 pub struct Group {
     path: String,
     folder: File,
+    /// Without those of each process, which are no matter of the cgroup's.
     limits: Limits,
     memory: u64,
     /// Whether its processes were killed since it was made: see [`renew`](Self::renew).
@@ -110,7 +111,7 @@ impl Parent {
         Ok(Group {
             path,
             folder,
-            limits: limits.clone(),
+            limits: Limits { resources: Vec::new(), ..limits.clone() },
             memory,
             is_spent: false,
             devices: Vec::new(),

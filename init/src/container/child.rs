@@ -72,10 +72,10 @@ fn become_container(
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
     let process = &launch.process;
-    isolate(&process.oom_score_adj).map_err(at(Step::Isolate))?;
+    isolate(process.oom_score_adj).map_err(at(Step::Isolate))?;
     // Not among clone's flags: there the namespace's root would be the cgroup of PID 1.
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at(Step::Isolate))?;
-    sethostname(&launch.hostname).map_err(at(Step::Hostname))?;
+    sethostname(&*launch.hostname).map_err(at(Step::Hostname))?;
     if launch.namespaces & libc::CLONE_NEWNET != 0 {
         net::begin_own().map_err(at(Step::Network))?;
     }
@@ -124,7 +124,7 @@ fn join_container(
     report: &mut Report,
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
-    isolate(&process.oom_score_adj).map_err(at(Step::Isolate))?;
+    isolate(process.oom_score_adj).map_err(at(Step::Isolate))?;
     running.join().map_err(at(Step::Join))?;
     // Without magic links, because descriptors of the machine are still open (CVE-2024-21626).
     let root = Root::own().map_err(at(Step::Join))?;
@@ -177,11 +177,11 @@ fn wait_at(gate: &UnixListener, report: &mut Report) -> nix::Result<()> {
 }
 
 /// Steps that need the machine's own /proc, or come before anything of the container is seen.
-fn isolate(oom_score_adj: &str) -> nix::Result<()> {
+fn isolate(oom_score_adj: i16) -> nix::Result<()> {
     // Until exec, this process has PID 1's memory and descriptors: nobody may look into it.
     prctl::set_dumpable(false)?;
     // Written while CAP_SYS_RESOURCE is there: it makes this the lowest value that the container can go back to.
-    fs::write("/proc/self/oom_score_adj", oom_score_adj)
+    fs::write("/proc/self/oom_score_adj", oom_score_adj.to_string())
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     setsid().map(drop)
 }

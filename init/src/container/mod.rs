@@ -57,7 +57,7 @@ use crate::sys::{self, Strings};
 /// Everything that a container's start needs, in the form in which the kernel takes it.
 pub struct Launch {
     root: rootfs::Plan,
-    hostname: String,
+    hostname: Box<str>,
     ids: Ids,
     /// Flags for clone: those that the container does not share with the machine.
     namespaces: i32,
@@ -79,7 +79,7 @@ pub struct Process {
     gid: Gid,
     groups: Box<[Gid]>,
     rights: Rights,
-    oom_score_adj: Box<str>,
+    oom_score_adj: i16,
     resources: Box<[ResourceLimit]>,
     /// Shared by the containers with the same one; none for those that have every system call.
     filter: Option<Rc<Filter>>,
@@ -159,7 +159,7 @@ impl Launch {
         Ok(Self {
             process: Process::prepare(container, filters)?,
             root: rootfs::Plan::prepare(container, bundle)?,
-            hostname: container.hostname.as_str().to_owned(),
+            hostname: container.hostname.as_str().into(),
             ids: if ranges.is_empty() { Ids::prepare(container.ids)? } else { Ids::own(ranges.to_vec())? },
             namespaces: namespaces(profile),
             settings: Settings::prepare(&profile.sysctls)?,
@@ -217,7 +217,7 @@ impl Process {
             gid: Gid::from_raw(container.user.gid),
             groups: groups(&container.user),
             rights: Rights::of(container),
-            oom_score_adj: container.limits.oom_score_adj.to_string().into(),
+            oom_score_adj: container.limits.oom_score_adj,
             resources: container.limits.resources.as_slice().into(),
             filter,
         })
@@ -240,7 +240,7 @@ impl Process {
             gid: self.gid,
             groups: self.groups.clone(),
             rights: self.rights,
-            oom_score_adj: self.oom_score_adj.clone(),
+            oom_score_adj: self.oom_score_adj,
             resources: self.resources.clone(),
             filter: self.filter.clone(),
         })

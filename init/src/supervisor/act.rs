@@ -171,7 +171,7 @@ impl Supervisor {
         service.failure = None;
         let ready = service
             .ready
-            .as_ref()
+            .as_deref()
             .map(|(number, ready)| Numbered { number: *number, descriptor: ready.writer() });
         let stdio = Stdio::Log { input: self.null.as_fd(), output: service.output.writer(), ready };
         let started = container::start(&service.launch, &mut service.group, stdio).map(|started| {

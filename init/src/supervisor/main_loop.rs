@@ -186,7 +186,7 @@ impl Supervisor {
         }
         for (index, service) in self.services.iter().enumerate() {
             watch(service.output.reader(), Source::Output(index))?;
-            if let Some((_, ready)) = &service.ready {
+            if let Some((_, ready)) = service.ready.as_deref() {
                 watch(ready.reader(), Source::Ready(index))?;
             }
             if let Some(notify) = &service.notify {
@@ -419,14 +419,15 @@ impl Supervisor {
         notify.read(&mut self.buffer, &mut |word| match word {
             Word::Ready => events.push(Event::Ready { service: index }),
             Word::Alive => events.push(Event::Alive { service: index }),
-            Word::Status(status) => service.says = Some(status.to_owned()),
+            Word::Status(status) => service.says = Some(status.into()),
         });
         events.into_iter().for_each(|event| self.apply(event));
     }
 
     /// A line, whatever is in it, says that the service is ready.
     fn read_ready(&mut self, index: Index) {
-        let Some((_, ready)) = self.services.get_mut(index).and_then(|service| service.ready.as_mut()) else {
+        let Some((_, ready)) = self.services.get_mut(index).and_then(|service| service.ready.as_deref_mut())
+        else {
             return;
         };
         let mut is_ready = false;

@@ -30,7 +30,7 @@ pub(super) struct Supervised {
     /// Where it says how it is, if it can.
     pub(super) notify: Option<Notify>,
     /// Where it writes a line when it is ready, if it does, and the descriptor that it has for that.
-    pub(super) ready: Option<(u32, Output)>,
+    pub(super) ready: Option<Box<(u32, Output)>>,
     /// The program that checks its health, if there is one. Most have none, and it is large.
     pub(super) check: Option<Box<Process>>,
     /// The child that asks it something at the moment.
@@ -42,7 +42,7 @@ pub(super) struct Supervised {
     /// How its last run ended.
     pub(super) last: Option<End>,
     /// What it says of itself.
-    pub(super) says: Option<String>,
+    pub(super) says: Option<Box<str>>,
     /// How it came up.
     pub(super) story: Story,
 }
@@ -70,7 +70,7 @@ impl Supervised {
                 false => None,
             },
             ready: match service.ready.by {
-                ReadyBy::Fd(number) => Some((number, Output::new().map_err(failed)?)),
+                ReadyBy::Fd(number) => Some(Box::new((number, Output::new().map_err(failed)?))),
                 _ => None,
             },
             check: check(service, filters)?,

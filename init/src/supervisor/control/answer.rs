@@ -104,7 +104,7 @@ pub fn service(view: &View<'_>, index: Index) -> Option<Answer> {
         healthy,
         starts: life.starts,
         last: service.last.as_ref().map(|end| end.told()),
-        says: service.says.clone(),
+        says: service.says.as_deref().map(str::to_owned),
         waits_for: view.waits_for(index),
         log_bytes: service.ring.written(),
         log_dropped: service.ring.dropped(),
