@@ -73,12 +73,17 @@ impl Line {
     /// Asks; a refusal is a result.
     pub fn try_ask(&self, request: &Request) -> Result<Answer, Refusal> {
         self.send(request);
+        self.answer()
+    }
+
+    /// The answer to what was [sent](Self::send).
+    pub fn answer(&self) -> Result<Answer, Refusal> {
         loop {
             match self.receive() {
                 Some(Message::Answer(answer)) => return Ok(answer),
                 Some(Message::Refusal(refusal)) => return Err(refusal),
                 Some(Message::Event(_)) => {}
-                None => panic!("the machine ended before probe `{}` answered {request:?}", self.name),
+                None => panic!("the machine ended before probe `{}` answered", self.name),
             }
         }
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -188,6 +189,16 @@ pub fn clients(count: usize, duration: Duration) -> io::Result<usize> {
     }
     thread::sleep(duration);
     Ok(open.len())
+}
+
+/// Becomes a client of the control channel, and waits for as long as a client may have to.
+pub fn greet() -> io::Result<String> {
+    let mut stream = UnixStream::connect(CONTROL)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(b"{\"id\":1,\"ask\":\"hello\"}\n")?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(answer)
 }
 
 /// Lets a process have `count` descriptors, or `spare` more than it has now.

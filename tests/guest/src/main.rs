@@ -62,6 +62,7 @@ usage: probe agent [--ignore-stop] [PORT]   serve requests; end on SIGTERM, SIGI
        probe ambush SERVICE cloned|executed kill it and what comes in its place at this stage; print whether it was cloned
        probe storm COUNT                    send so many signals to PID 1
        probe clients COUNT MILLISECONDS     open so many connections to the control channel
+       probe greet                          say hello on the control channel, and print the answer
        probe descriptors PID [SPARE]        let a process have so many more descriptors, or 1024
        probe set-clock SECONDS              set the wall clock, in seconds since 1970
        probe hang FOLDER                    mount a file system that never answers";
@@ -145,6 +146,7 @@ fn main() -> ExitCode {
             let duration = Duration::from_millis(number(duration)?);
             print(fault::clients(count, duration))
         }),
+        ["greet"] => print(fault::greet()),
         ["descriptors", pid] => number(pid).and_then(|pid| print(fault::limit_descriptors(pid, None))),
         ["descriptors", pid, spare] => number(pid).and_then(|pid| {
             let spare = number(spare)?;

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use manifest::control::{Cause, ServiceState};
+use probe::{Answer, Request};
 use tests::oracle::{EVENTS_KEPT, OVERSEER, count, service, services, survived};
 use tests::{Config, Line, Machine, Model, Oracle, Restarts, demo_image, eventually, probe_image};
 
@@ -66,7 +67,7 @@ fn bombs_orphans_signals_and_clients_at_once_change_nothing_for_the_others() {
     orphans_are_reaped(&machine, overseer);
     signals_to_pid_1_change_nothing(&machine, overseer);
     clients_without_number_keep_nobody_from_the_channel(&machine, client);
-    supervision_goes_on_without_descriptors(&machine, overseer);
+    supervision_goes_on_without_descriptors(&machine, overseer, client);
 
     for line in [overseer, client] {
         assert_eq!(line.run(&["/probe", "exit", "7"]).code, Some(7), "there is room for one more");
@@ -156,13 +157,20 @@ fn clients_without_number_keep_nobody_from_the_channel(machine: &Machine, client
     }
 }
 
-fn supervision_goes_on_without_descriptors(machine: &Machine, overseer: &Line) {
+fn supervision_goes_on_without_descriptors(machine: &Machine, overseer: &Line, client: &Line) {
     let starts = service(machine, "crashes").starts;
     assert_eq!(overseer.run(&["/probe", "descriptors", "1", "0"]).stdout, "null\n");
     eventually("a start fails for want of descriptors", || {
         service(machine, "crashes").last.is_some_and(|end| end.cause == Cause::Start)
     });
+    // Nor is there one for another client, which waits, although nobody comes after it.
+    client.send(&Request::Run { argv: vec!["/probe".to_owned(), "greet".to_owned()] });
+    thread::sleep(Duration::from_secs(1));
     assert_eq!(overseer.run(&["/probe", "descriptors", "1"]).stdout, "null\n");
+    match client.answer() {
+        Ok(Answer::Output(output)) => assert!(output.stdout.contains("hello"), "{output:?}"),
+        other => panic!("nobody greets back: {other:?}"),
+    }
     eventually("starts succeed again", || {
         let crashes = service(machine, "crashes");
         crashes.starts > starts && crashes.last.is_some_and(|end| end.cause == Cause::Exit)

@@ -11,6 +11,7 @@ use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, VsockAddr, bind, getpeername, listen, socket,
 };
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::error::{Error, Result};
@@ -33,6 +34,8 @@ pub enum Visitor {
     Client(OwnedFd),
     /// Somebody on the vsock with this number who is not the host, and was sent away.
     Stranger(u32),
+    /// Somebody for whom there is no descriptor or memory, and who still waits.
+    Shortage,
     /// Nobody any more.
     Nobody,
 }
@@ -79,9 +82,15 @@ impl Listener {
 
     /// The next one who is there.
     pub fn accept(&mut self) -> Visitor {
-        let Ok(stream) = accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) else {
-            self.is_waiting = false;
-            return Visitor::Nobody;
+        let stream = match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(stream) => stream,
+            // This one is gone; another may be there.
+            Err(Errno::CONNABORTED | Errno::INTR) => return Visitor::Nobody,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Visitor::Shortage,
+            Err(_) => {
+                self.is_waiting = false;
+                return Visitor::Nobody;
+            }
         };
         if !self.is_vsock {
             return Visitor::Client(stream);

@@ -46,6 +46,8 @@ const VISITORS: usize = 32;
 const SESSIONS: usize = 64;
 /// How many lines of one client are answered in a turn, and how many parts of answers are made.
 const PARTS: usize = 256;
+/// When there was no descriptor for a client, until it is tried again.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
 /// From the first look for the host's port to the next; each further pause is twice as long.
 const PORT_FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// With a longer pause the port is not looked for any more: its announcement has had ten seconds.
@@ -59,6 +61,8 @@ pub struct Control {
     listeners: Vec<Listener>,
     /// Which of them has the next turn.
     turn: usize,
+    /// Until when nobody is accepted, because there was no descriptor for the last one.
+    shortage: Option<Duration>,
     /// Whether somebody on the vsock was sent away, which is said once.
     has_refused: bool,
     programs: Programs,
@@ -98,7 +102,7 @@ impl Control {
 
     /// When something has to be done even if nobody says anything.
     pub fn deadline(&self) -> Option<Duration> {
-        self.port.map(|(next, _)| next)
+        self.port.map(|(next, _)| next).into_iter().chain(self.shortage).min()
     }
 
     /// Takes note of an event of a listener.
@@ -166,6 +170,10 @@ impl Control {
 
     /// Takes clients that wait, as many as there is room for. Returns whether there may be more who are to be looked at.
     fn accept(&mut self, epoll: &Epoll, console: &mut Console) -> bool {
+        if self.shortage.is_some_and(|until| clock::now() < until) {
+            return false;
+        }
+        self.shortage = None;
         for _ in 0..VISITORS {
             let free = self.clients.iter().skip(1).position(Option::is_none).map(|place| place + 1);
             let place = free.unwrap_or(self.clients.len());
@@ -174,6 +182,11 @@ impl Control {
             }
             match self.next_visitor() {
                 None => return false,
+                // Nobody says when there is one again.
+                Some(Visitor::Shortage) => {
+                    self.shortage = Some(clock::now() + SHORTAGE_PAUSE);
+                    return false;
+                }
                 Some(Visitor::Client(stream)) if watch(epoll, place, &stream).is_ok() => {
                     if place == self.clients.len() {
                         self.clients.push(None);
