@@ -16,7 +16,7 @@ const MINUTES: &str = "--minutes";
 const USUAL_MINUTES: u32 = 10;
 
 /// The tests that take down what was survived.
-const TESTS: &[&str] = &["survival", "faults", "watchdog"];
+const TESTS: &[&str] = &["survival", "faults", "own_init", "watchdog"];
 
 /// The document, and where in it the generated part begins.
 const DOCUMENT: &str = "docs/faults.md";
