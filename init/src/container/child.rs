@@ -4,6 +4,7 @@
 //! What it may do is allocate, because PID 1 has one thread, so no lock can be held by another. Whatever
 //! fails ends it, with one [`Failure`] in the pipe.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -161,11 +162,12 @@ fn become_process(
     if let Some(gate) = gate {
         wait_at(gate, report).map_err(at(Step::Gate))?;
     }
+    let paths = process.paths();
     // Last: from here on only what the container may call can be called, and a profile has to allow only exec.
     if let Some(filter) = &process.filter {
         filter.install().map_err(at(Step::Seccomp))?;
     }
-    Err(Failure::new(Step::Execute, 0, execute(process)))
+    Err(Failure::new(Step::Execute, 0, execute(&paths, process)))
 }
 
 /// Says that all is well so far, and waits for somebody who wants to see the rest.
@@ -229,11 +231,10 @@ fn number(Numbered { number, descriptor }: Numbered<'_>, report: &mut Report) ->
     sys::duplicate(descriptor, number)
 }
 
-/// Tries the places of the program, as execvp(3) does: one that is not there, or not to be entered, is passed
-/// over.
-fn execute(process: &Process) -> Errno {
+/// Tries the program's `paths`, as execvp(3) does: one that is not there, or not to be entered, is passed over.
+fn execute(paths: &[CString], process: &Process) -> Errno {
     let mut reason = Errno::ENOENT;
-    for program in &process.programs {
+    for program in paths {
         match sys::execute(program, &process.arguments, &process.environment) {
             Errno::ENOENT | Errno::ENOTDIR => {}
             Errno::EACCES => reason = Errno::EACCES,

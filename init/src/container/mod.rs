@@ -23,7 +23,7 @@ mod terminal;
 mod user_namespace;
 mod volume;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -69,8 +69,7 @@ pub struct Launch {
 
 /// A process of a container: its program, and what it may do.
 pub struct Process {
-    /// Where the program may be, in the order in which to try.
-    programs: Box<[CString]>,
+    /// The program first.
     arguments: Strings,
     environment: Strings,
     cwd: CString,
@@ -209,8 +208,7 @@ impl Process {
             Seccomp::Program(index) => Some(filter(filters, index)?),
         };
         Ok(Self {
-            programs: programs(container.argv.first().map(String::as_str), &container.env)?,
-            arguments: Strings::new(&texts(&container.argv)?),
+            arguments: arguments(&container.argv)?,
             environment: Strings::new(&texts(&container.env)?),
             cwd: text(&container.cwd)?,
             uid: Uid::from_raw(container.user.uid),
@@ -232,8 +230,7 @@ impl Process {
         env.retain(|old| !variables.iter().any(|new| name(new) == name(old)));
         env.extend_from_slice(variables);
         Ok(Self {
-            programs: programs(argv.first().map(String::as_str), &env)?,
-            arguments: Strings::new(&texts(argv)?),
+            arguments: arguments(argv)?,
             environment: Strings::new(&texts(&env)?),
             cwd: cwd.map_or_else(|| Ok(self.cwd.clone()), text)?,
             uid: self.uid,
@@ -250,19 +247,33 @@ impl Process {
     pub fn explain(&self, failure: &Failure) -> String {
         failure.sentence(&match failure.step {
             Step::WorkingDirectory => self.cwd.to_string_lossy(),
-            Step::Execute => self.program().into(),
+            Step::Execute => self.program().to_string_lossy(),
             step => step.object().into(),
         })
     }
 
     /// The program as the container names it: one that is looked for in `PATH` has no folder.
-    fn program(&self) -> String {
-        let name = match &*self.programs {
-            [path] => path.as_bytes(),
-            [path, ..] => path.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default(),
-            [] => &[],
-        };
-        String::from_utf8_lossy(name).into_owned()
+    fn program(&self) -> &CStr {
+        self.arguments.iter().next().unwrap_or_default()
+    }
+
+    /// The paths to try, as execvp(3) would. A `PATH` that is not set means the usual folders. Made for each start, because
+    /// every service would else keep as many of them as its `PATH` has folders.
+    fn paths(&self) -> Vec<CString> {
+        const USUAL: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let program = self.program().to_bytes();
+        if program.contains(&b'/') {
+            return vec![self.program().to_owned()];
+        }
+        let path = self.environment.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
+        let folders = path.unwrap_or(USUAL).split(|&byte| byte == b':');
+        // Parts of texts without a NUL byte have none.
+        folders
+            .flat_map(|folder| {
+                let slash: &[u8] = if folder.is_empty() { b"" } else { b"/" };
+                CString::new([folder, slash, program].concat())
+            })
+            .collect()
     }
 }
 
@@ -369,19 +380,12 @@ fn groups(user: &manifest::User) -> Box<[Gid]> {
     std::iter::once(user.gid).chain(further).map(Gid::from_raw).collect()
 }
 
-/// The paths to try, as execvp(3) would. A `PATH` that is not set means the usual folders.
-fn programs(program: Option<&str>, env: &[String]) -> Result<Box<[CString]>> {
-    const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let Some(program) = program else {
-        return Err(Error::said("start", "", "it names no program"));
-    };
-    if program.contains('/') {
-        return Ok(Box::new([text(program)?]));
+/// At least the program.
+fn arguments(argv: &[String]) -> Result<Strings> {
+    match argv {
+        [] => Err(Error::said("start", "", "it names no program")),
+        argv => Ok(Strings::new(&texts(argv)?)),
     }
-    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(USUAL);
-    path.split(':')
-        .map(|folder| if folder.is_empty() { text(program) } else { text(&format!("{folder}/{program}")) })
-        .collect()
 }
 
 fn texts(of: &[String]) -> Result<Vec<CString>> {
@@ -442,11 +446,14 @@ mod tests {
 
     #[test]
     fn a_program_without_a_slash_is_looked_for_in_path() {
-        let env = container().env;
-        let paths = programs(Some("nginx"), &env).unwrap();
-        assert_eq!(*paths, [c"/usr/bin/nginx".to_owned(), c"nginx".to_owned(), c"/opt/nginx".to_owned()]);
-        assert_eq!(*programs(Some("./run"), &env).unwrap(), [c"./run".to_owned()]);
-        assert!(programs(None, &env).is_err());
+        let of = |program: &str| {
+            let container = Container { argv: vec![program.to_owned(), "-g".to_owned()], ..container() };
+            Process::prepare(&container, &[]).unwrap().paths()
+        };
+        assert_eq!(of("nginx"), [c"/usr/bin/nginx", c"nginx", c"/opt/nginx"].map(CStr::to_owned));
+        assert_eq!(of("./run"), [c"./run".to_owned()]);
+        let none = Container { argv: vec![], ..container() };
+        assert!(Process::prepare(&none, &[]).is_err());
     }
 
     #[test]
