@@ -13,9 +13,10 @@ pub const METHOD: &str = "\
 A service reads the machine's `/proc/1/smaps_rollup`, `/proc/meminfo` and `/proc/zoneinfo` after the page cache has
 been dropped, beside 1 and beside 101 containers of `busybox sleep`, all from one layer; and the first of these beside 1001. Most of what is
 resident are pages of the program's own file. An idle container is a hundredth of the difference of available memory between the two
-machines; free pages that a processor keeps for itself count as available. Floor: the same for 100 processes
-of the same program that the reading service starts in its own container. The design's goal for PID 1 is 1.2
-MB and 2 KB a service.";
+machines; free pages that a processor keeps for itself count as available. Floor: the same between two machines
+whose PID 1 is S4's floor, which says it itself: a container with the same namespaces, cgroup, file systems and filter, but
+without masks, devices and a log. For the figure beside a process it is that of 100 processes of the same program that the
+reading service starts in its own container. The design's goal for PID 1 is 1.2 MB and 2 KB a service.";
 
 /// The containers by which the two machines differ.
 const MORE: u32 = 100;
@@ -61,6 +62,7 @@ pub const KIBIBYTE: f64 = 1.024;
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     let few = said(&mut Guest::run(bench, &machine(bench, 1)?)?)?;
     let many = said(&mut Guest::run(bench, &machine(bench, 1 + MORE)?)?)?;
+    let floor = available_to_floor(bench, 1)? - available_to_floor(bench, 1 + MORE)?;
     let very_many = machine(bench, VERY_MANY)?;
     let very_many = said(&mut Guest::counted_in(&very_many, &very_many.initramfs(), MEMORY)?)?;
     let get = |of: &BTreeMap<String, f64>, name: &str| {
@@ -78,17 +80,36 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
             .goal(Goal::AtMost(3.2, Measure::Units)),
         Figure::new("M1", "PID 1 anonymous, 102 services", KILOBYTES, get(&many, "ANON")? * KIBIBYTE),
         Figure::new("M1", "idle container", KILOBYTES, container * KIBIBYTE)
+            .floor(floor / containers * KIBIBYTE)
+            .goal(Goal::AtMost(1.2, Measure::Floors)),
+        Figure::new("M1", "idle container, beside a process", KILOBYTES, container * KIBIBYTE)
             .floor(process * KIBIBYTE)
             .goal(Goal::AtMost(1.2, Measure::Floors)),
     ])
 }
 
+/// The memory that is available, in KiB, beside so many idle containers of the floor's.
+fn available_to_floor(bench: &Bench, idle: u32) -> Result<f64> {
+    let name = format!("floor-idle-{idle}");
+    let machine = Machine::build(bench, &name, Kernel::Own, &idle_services(bench, idle), Some(&bench.floor))?;
+    let said = said(&mut Guest::run(bench, &machine)?)?;
+    said.get("AVAILABLE").copied().ok_or_else(|| "the floor did not say how much memory it has".to_owned())
+}
+
+fn image(bench: &Bench) -> String {
+    format!("image = \"oci:{}:busybox\"", bench.workspace.target("images/demo").display())
+}
+
+fn idle_services(bench: &Bench, count: u32) -> String {
+    let image = image(bench);
+    let one = |number| format!("[service.idle-{number}]\n{image}\ncommand = [\"/bin/sleep\", \"1000000\"]\n");
+    (0..count).map(one).collect()
+}
+
 /// A machine with so many idle containers and the reading service, which may look at PID 1's pages.
 fn machine(bench: &Bench, idle: u32) -> Result<Machine> {
-    let image = format!("image = \"oci:{}:busybox\"", bench.workspace.target("images/demo").display());
-    let mut services: String = (0..idle)
-        .map(|number| format!("[service.idle-{number}]\n{image}\ncommand = [\"/bin/sleep\", \"1000000\"]\n"))
-        .collect();
+    let image = image(bench);
+    let mut services = idle_services(bench, idle);
     // Its own image's shell reads the script; TOML's literal text needs no escapes.
     services += &format!(
         "[service.reader]\n{image}\nvolumes = [\"/proc:/machine/proc\"]\nrestart = \"never\"\n\
