@@ -9,13 +9,12 @@ use manifest::mask::Mask;
 use nix::libc;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
 use super::ids::{IdRange, Ids};
-use super::text;
-use super::volume::tree_of;
+use super::{text, tree};
 use crate::error::{Result, errno};
 use crate::sys;
 
@@ -90,7 +89,7 @@ impl Addition {
     pub(super) fn build(&self, ids: &Ids) -> nix::Result<OwnedFd> {
         let mount = match &self.source {
             Prepared::New { kind, options } => new(kind, options, ids)?,
-            Prepared::Place { path, recursive } => tree(path, *recursive)?,
+            Prepared::Place { path, recursive } => place(path, *recursive)?,
         };
         sys::change_mount_attributes(mount.as_fd(), self.add, self.remove)?;
         Ok(mount)
@@ -123,7 +122,7 @@ fn new(kind: &CStr, options: &[(CString, Option<CString>)], ids: &Ids) -> nix::R
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(errno)
 }
 
-fn tree(path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+fn place(path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
     let below = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | below;
     open_tree(CWD, path, flags).map_err(errno)
@@ -133,9 +132,7 @@ fn tree(path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
 pub(super) fn mount_over_itself(folder: &CStr, attributes: u64) -> nix::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = rustix::fs::open(folder, flags, Mode::empty()).map_err(errno)?;
-    let tree = tree_of(&place)?;
-    sys::add_mount_attributes(tree.as_fd(), attributes | libc::MOUNT_ATTR_NODEV)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&tree, c"", &place, c"", flags).map_err(errno)?;
+    let tree = tree::with(tree::of(&place)?, attributes | libc::MOUNT_ATTR_NODEV)?;
+    tree::cover(&tree, &place)?;
     Ok(tree)
 }

@@ -1,17 +1,18 @@
 //! What a container does not see of `/proc` and `/sys`, or cannot write to.
 //!
-//! Everything is reached from the descriptor of the file system that was just mounted, and covered by what is init's
-//! own: no link of an image is on the way, and none can be put there while it happens (CVE-2025-31133).
+//! Everything is reached from the descriptor of the file system that was just mounted, nearly always as a single name
+//! in it, and covered by what is init's own: no link is followed, and none can be put there while it happens
+//! (CVE-2025-31133).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use manifest::mask::{MASKS, Mask};
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::stat::{SFlag, fstat};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::{MoveMountFlags, move_mount};
 
-use super::volume::tree_of;
+use super::tree;
 use crate::error::errno;
 use crate::{mounts, sys};
 
@@ -20,6 +21,10 @@ const NULL: &str = "/dev/null";
 
 const READ_ONLY: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+/// What is a folder among what is hidden and has a single name. No kernel has one of another kind; if one had, it would
+/// be looked at before it is covered.
+const FOLDERS: [&str; 4] = ["acpi", "asound", "firmware", "scsi"];
 
 /// The masks of one container. Nearly all have the same, so that each only says which of them it has.
 pub(super) struct Masks {
@@ -52,70 +57,102 @@ impl Masks {
     }
 }
 
-/// Mounts of init's own with nothing in them, once they cover something: what is covered next gets another mount of
-/// the same, which has its attributes already.
+/// Mounts of init's own with nothing in them.
 #[derive(Default)]
 pub(super) struct Nothing {
-    folder: Option<OwnedFd>,
-    file: Option<OwnedFd>,
+    folder: Cover,
+    file: Cover,
 }
 
+/// One of them.
+#[derive(Default)]
+struct Cover {
+    /// The last that covers something: what is covered next gets another mount of the same, which has its attributes.
+    attached: Option<OwnedFd>,
+    /// One that was to cover what is not there.
+    spare: Option<OwnedFd>,
+}
+
+/// Covers what is at `path` in a file system that was just mounted, where this kernel has something there.
 fn cover(mount: BorrowedFd<'_>, path: &str, mask: Mask, nothing: &mut Nothing) -> nix::Result<()> {
     if path.is_empty() {
         return sys::add_mount_attributes(mount, READ_ONLY);
     }
+    let covered = match mask {
+        // A single name needs no look before: that would take as long as all the rest.
+        Mask::ReadOnly if is_name(path) => {
+            tree::of_name(mount, path, READ_ONLY).and_then(|again| tree::attach(&again, mount, path))
+        }
+        Mask::Hidden if is_name(path) => {
+            let (cover, own, attributes) = nothing.of_kind(FOLDERS.contains(&path));
+            cover.put(own, attributes, |cover| tree::attach(cover, mount, path))
+        }
+        _ => Err(Errno::EINVAL),
+    };
+    match covered {
+        // The way to it is longer, or it is of another kind.
+        Err(Errno::EINVAL) => look_and_cover(mount, path, mask, nothing),
+        // Not every kernel has everything.
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_name(path: &str) -> bool {
+    !path.contains('/')
+}
+
+fn look_and_cover(mount: BorrowedFd<'_>, path: &str, mask: Mask, nothing: &mut Nothing) -> nix::Result<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let target = match openat2(mount, path, flags, Mode::empty(), resolve) {
-        Ok(target) => target,
-        // Not every kernel has everything.
-        Err(rustix::io::Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(errno(error)),
-    };
-    cover_place(&target, mask, nothing)
+    match openat2(mount, path, flags, Mode::empty(), resolve) {
+        Ok(place) => cover_place(&place, mask, nothing),
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(errno(error)),
+    }
 }
 
 /// Covers a place in a file system that is attached already.
-pub(super) fn cover_place(target: &OwnedFd, mask: Mask, nothing: &mut Nothing) -> nix::Result<()> {
+pub(super) fn cover_place(place: &OwnedFd, mask: Mask, nothing: &mut Nothing) -> nix::Result<()> {
     match mask {
-        Mask::ReadOnly => attach(&again(target, READ_ONLY)?, target),
-        Mask::Hidden | Mask::OwnProcesses => nothing.cover(target),
+        Mask::ReadOnly => tree::cover(tree::with(tree::of(place)?, READ_ONLY)?, place),
+        Mask::Hidden | Mask::OwnProcesses => {
+            let is_folder = fstat(place)?.st_mode & libc::S_IFMT == SFlag::S_IFDIR.bits();
+            let (cover, own, attributes) = nothing.of_kind(is_folder);
+            cover.put(own, attributes, |cover| tree::cover(cover, place))
+        }
     }
 }
 
 impl Nothing {
-    /// Covers `target` by what is of its kind.
-    fn cover(&mut self, target: &OwnedFd) -> nix::Result<()> {
-        let is_folder = fstat(target)?.st_mode & libc::S_IFMT == SFlag::S_IFDIR.bits();
-        // A device that nothing can be read from must still be one.
-        let (before, path, attributes) = if is_folder {
+    /// What covers folders or files, what it is a mount of, and its attributes.
+    fn of_kind(&mut self, folder: bool) -> (&mut Cover, &'static str, u64) {
+        if folder {
             (&mut self.folder, mounts::EMPTY, READ_ONLY)
         } else {
+            // A device that nothing can be read from must still be one.
             (&mut self.file, NULL, READ_ONLY & !libc::MOUNT_ATTR_NODEV)
-        };
-        let cover = match before {
-            Some(cover) => tree_of(cover)?,
-            None => {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                again(&rustix::fs::open(path, flags, Mode::empty()).map_err(errno)?, attributes)?
-            }
-        };
-        attach(&cover, target)?;
-        *before = Some(cover);
-        Ok(())
+        }
     }
 }
 
-fn attach(cover: &OwnedFd, target: &OwnedFd) -> nix::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(cover, c"", target, c"", flags).map_err(errno)
-}
-
-/// A further mount of `source`, with these attributes.
-fn again(source: &OwnedFd, attributes: u64) -> nix::Result<OwnedFd> {
-    let cover = tree_of(source)?;
-    sys::add_mount_attributes(cover.as_fd(), attributes)?;
-    Ok(cover)
+impl Cover {
+    /// Attaches another mount of the same; the first one is of `own`, with `attributes`.
+    fn put(
+        &mut self,
+        own: &str,
+        attributes: u64,
+        attach: impl FnOnce(&OwnedFd) -> nix::Result<()>,
+    ) -> nix::Result<()> {
+        let cover = match (self.spare.take(), &self.attached) {
+            (Some(spare), _) => spare,
+            (None, Some(attached)) => tree::of(attached)?,
+            (None, None) => tree::of_own(own, attributes)?,
+        };
+        let put = attach(&cover);
+        *(if put.is_ok() { &mut self.attached } else { &mut self.spare }) = Some(cover);
+        put
+    }
 }
 
 #[cfg(test)]
@@ -144,5 +181,17 @@ mod tests {
         assert!(!some.own_processes);
         assert!(!found.iter().any(|path| path == "/sys" || path == "/proc/kcore"));
         assert!(covered(&of(&MASKS.map(|(path, _)| path))).is_empty());
+    }
+
+    #[test]
+    fn folders_that_are_known_to_be_some_are_hidden_ones_with_a_single_name() {
+        for folder in FOLDERS {
+            let is = |(path, mask): &(&str, Mask)| {
+                path.rsplit('/').next() == Some(folder)
+                    && path.matches('/').count() == 2
+                    && *mask == Mask::Hidden
+            };
+            assert!(MASKS.iter().any(is), "{folder}");
+        }
     }
 }

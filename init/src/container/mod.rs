@@ -20,6 +20,7 @@ mod settings;
 mod socket;
 #[cfg(feature = "exec")]
 mod terminal;
+mod tree;
 mod user_namespace;
 mod volume;
 

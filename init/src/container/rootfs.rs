@@ -2,8 +2,8 @@
 //!
 //! Runs in the child, in its own mount namespace, but not yet in the container's user namespace: whatever is made
 //! here is made for ids of the container, and what was there before is mapped to them. Once the root is open,
-//! everything inside is reached from its descriptor by `openat2`, and mounted there by descriptor: no path is
-//! resolved twice, and none leads out.
+//! everything inside is reached from its descriptor, by `openat2` or as a single name (see [`tree::attach`]), and mounted
+//! there by descriptor: no path is resolved twice, and none leads out.
 
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
@@ -29,7 +29,7 @@ use super::failure::{Failure, Step};
 use super::ids::Ids;
 use super::mask::{self, Masks, Nothing};
 use super::socket::Socket;
-use super::{text, volume};
+use super::{text, tree, volume};
 use crate::error::{Result, errno};
 use crate::net::RESOLV_CONF;
 use crate::{layers, sys};
@@ -49,7 +49,9 @@ const OF_ROOT: &[(&CStr, u32)] = &[(c"uid", 0), (c"gid", 0)];
 
 struct Standard {
     target: &'static str,
-    inside: &'static CStr,
+    folder: Folder,
+    /// What it is called in that folder.
+    name: &'static CStr,
     kind: &'static CStr,
     options: &'static [(&'static CStr, &'static CStr)],
     /// As large as the container's plan says.
@@ -59,11 +61,19 @@ struct Standard {
     attributes: MountAttrFlags,
 }
 
+/// What a standard mount is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Folder {
+    Root,
+    Dev,
+}
+
 /// What every container has, in this order. `/dev` itself is made before.
 const STANDARD: [Standard; 5] = [
     Standard {
         target: "/proc",
-        inside: c"proc",
+        folder: Folder::Root,
+        name: c"proc",
         kind: c"proc",
         options: &[],
         sized: false,
@@ -72,7 +82,8 @@ const STANDARD: [Standard; 5] = [
     },
     Standard {
         target: "/sys",
-        inside: c"sys",
+        folder: Folder::Root,
+        name: c"sys",
         kind: c"sysfs",
         options: &[],
         sized: false,
@@ -82,7 +93,8 @@ const STANDARD: [Standard; 5] = [
     },
     Standard {
         target: "/dev/pts",
-        inside: c"dev/pts",
+        folder: Folder::Dev,
+        name: c"pts",
         kind: c"devpts",
         options: &[(c"ptmxmode", c"0666"), (c"mode", c"0620")],
         sized: false,
@@ -92,7 +104,8 @@ const STANDARD: [Standard; 5] = [
     },
     Standard {
         target: "/dev/shm",
-        inside: c"dev/shm",
+        folder: Folder::Dev,
+        name: c"shm",
         kind: c"tmpfs",
         options: &[(c"mode", c"1777")],
         sized: true,
@@ -101,7 +114,8 @@ const STANDARD: [Standard; 5] = [
     },
     Standard {
         target: "/dev/mqueue",
-        inside: c"dev/mqueue",
+        folder: Folder::Dev,
+        name: c"mqueue",
         kind: c"mqueue",
         options: &[],
         sized: false,
@@ -189,7 +203,7 @@ impl Plan {
         if self.all_devices {
             dev::add_all(dev.as_fd()).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         }
-        root.attach(dev.as_fd(), c"dev").map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
+        tree::attach(&dev, &root, c"dev").map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         // Mounted on what is attached: a mount that is not attached takes no others.
         for socket in &self.sockets {
             socket.attach(dev.as_fd()).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
@@ -198,7 +212,11 @@ impl Plan {
         for (index, standard) in STANDARD.iter().enumerate() {
             let failed = |step| move |errno| Failure::new(step, index, errno);
             let mount = self.standard_mount(standard, ids).map_err(failed(Step::StandardMount))?;
-            root.attach(mount.as_fd(), standard.inside).map_err(failed(Step::StandardMount))?;
+            let folder = match standard.folder {
+                Folder::Root => root.as_fd(),
+                Folder::Dev => dev.as_fd(),
+            };
+            tree::attach(&mount, folder, standard.name).map_err(failed(Step::StandardMount))?;
             let masked = self.masks.apply(standard.target, mount.as_fd(), &mut nothing);
             masked.map_err(failed(Step::Mask))?;
         }
@@ -420,9 +438,7 @@ impl Root {
     }
 
     fn attach(&self, mount: BorrowedFd<'_>, inside: &CStr) -> nix::Result<()> {
-        let target = self.open(inside)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(mount, c"", target, c"", flags).map_err(errno)
+        tree::cover(mount, self.open(inside)?)
     }
 }
 
@@ -477,12 +493,8 @@ impl Addition {
 fn resolv_conf(root: &Root) -> nix::Result<()> {
     const ATTRIBUTES: u64 =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let source = rustix::fs::open(RESOLV_CONF, flags, rustix::fs::Mode::empty()).map_err(errno)?;
     let target = CString::new(manifest::path::RESOLV_CONF).map_err(|_| Errno::EINVAL)?;
-    let tree = volume::tree_of(&source)?;
-    sys::add_mount_attributes(tree.as_fd(), ATTRIBUTES)?;
-    root.attach(tree.as_fd(), &target)
+    root.attach(tree::of_own(RESOLV_CONF, ATTRIBUTES)?.as_fd(), &target)
 }
 
 #[cfg(test)]
@@ -495,7 +507,9 @@ mod tests {
         for standard in &STANDARD {
             let least = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             assert!(standard.attributes.contains(least), "{}", standard.target);
-            assert_eq!(standard.target.as_bytes(), [b"/", standard.inside.to_bytes()].concat());
+            let folder = if standard.folder == Folder::Dev { "/dev/" } else { "/" };
+            assert_eq!(standard.target.as_bytes(), [folder.as_bytes(), standard.name.to_bytes()].concat());
+            assert!(!standard.name.to_bytes().contains(&b'/'), "{}", standard.target);
         }
     }
 

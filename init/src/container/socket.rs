@@ -1,16 +1,14 @@
 //! A socket of init's that a container sees in its `/dev`.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::libc;
 use nix::sys::stat::{Mode, SFlag, mknodat};
 use rustix::fs::{CWD, OFlags, ResolveFlags, openat, openat2};
-use rustix::mount::{MoveMountFlags, move_mount};
 
-use super::{text, volume};
+use super::{text, tree};
 use crate::error::{Result, errno};
-use crate::sys;
 
 /// Where it is, and where it appears.
 pub(super) struct Socket {
@@ -34,11 +32,9 @@ impl Socket {
         const NO_MODE: rustix::fs::Mode = rustix::fs::Mode::empty();
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let source = openat2(CWD, &self.source, flags, NO_MODE, ResolveFlags::NO_SYMLINKS).map_err(errno)?;
-        let tree = volume::tree_of(&source)?;
-        sys::add_mount_attributes(tree.as_fd(), ATTRIBUTES)?;
+        let tree = tree::with(tree::of(&source)?, ATTRIBUTES)?;
         mknodat(dev, self.target.as_c_str(), SFlag::S_IFREG, Mode::empty(), 0)?;
         let place = openat(dev, &self.target, flags | OFlags::NOFOLLOW, NO_MODE).map_err(errno)?;
-        let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&tree, c"", &place, c"", whole).map_err(errno)
+        tree::cover(&tree, &place)
     }
 }

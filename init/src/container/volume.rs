@@ -9,9 +9,9 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat};
 use rustix::fs::{CWD, OFlags, ResolveFlags, openat2};
-use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::ids::Ids;
+use super::tree;
 use crate::error::errno;
 use crate::mounts;
 
@@ -40,7 +40,7 @@ pub(super) fn open_or_make(source: &CStr, model: &OwnedFd, ids: &Ids) -> nix::Re
         Err(rustix::io::Errno::NOENT) => make(source)?,
         Err(error) => return Err(errno(error)),
     };
-    let tree = tree_of(&source)?;
+    let tree = tree::of(&source)?;
     match ids.map_owners(tree.as_fd()) {
         // What cannot be mapped is as it is: what the kernel makes up, and before Linux 6.3 all that is in memory.
         Ok(()) | Err(Errno::EINVAL) => {}
@@ -54,12 +54,6 @@ pub(super) fn open_or_make(source: &CStr, model: &OwnedFd, ids: &Ids) -> nix::Re
         fchownat(&tree, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
     }
     Ok(tree)
-}
-
-/// A mount of `source`, a place of the machine, attached nowhere; what is mounted below it stays out.
-pub(super) fn tree_of(source: &OwnedFd) -> nix::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(source, c"", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(errno)
 }
 
 /// Makes the folder `path`, and those above it that are not there. Returns whether it was this call that made it:
