@@ -1,12 +1,14 @@
 //! Who a container's first process is, and what it may do: limits, capabilities, user.
 
 use manifest::{Capabilities, Container, ResourceLimit, Seccomp};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid, setgroups, setresgid, setresuid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, remove_capability_from_bounding_set,
-    set_capabilities,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities_secure_bits,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_capabilities_secure_bits,
 };
 
 use crate::error::errno;
@@ -128,4 +130,33 @@ pub(super) fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> nix::Result<()>
     setgroups(groups)?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
+}
+
+/// Runs `make`. The files that it makes belong to `owner` from the beginning: to give each away takes as long as to make it.
+///
+/// What this process may do stays as it is meanwhile. Without the bit, the kernel would take from whoever acts for another
+/// than root, among other things, the power to make devices (see capabilities(7), "Effect of user ID changes").
+pub(super) fn owned_by<T>(owner: (Uid, Gid), make: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    if owner == root {
+        return make();
+    }
+    let before = capabilities_secure_bits().map_err(errno)?;
+    set_capabilities_secure_bits(before | CapabilitiesSecureBits::NO_SETUID_FIXUP).map_err(errno)?;
+    own_new_files(owner)?;
+    let made = make();
+    own_new_files(root)?;
+    set_capabilities_secure_bits(before).map_err(errno)?;
+    made
+}
+
+/// Lets files that this process makes belong to `owner`.
+fn own_new_files((uid, gid): (Uid, Gid)) -> nix::Result<()> {
+    /// No user and no group: it is refused, and the answer is what is set.
+    const NOBODY: u32 = u32::MAX;
+    setfsgid(gid);
+    setfsuid(uid);
+    // Neither tells whether it has failed.
+    let set = (setfsuid(Uid::from_raw(NOBODY)), setfsgid(Gid::from_raw(NOBODY)));
+    if set == (uid, gid) { Ok(()) } else { Err(Errno::EPERM) }
 }

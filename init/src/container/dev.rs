@@ -21,7 +21,7 @@ use rustix::mount::MountAttrFlags;
 use super::device_program::{Kind, Rule};
 use super::ids::Ids;
 use super::rootfs::new_mount;
-use super::text;
+use super::{credentials, text};
 use crate::error::Result;
 use crate::ports;
 
@@ -51,19 +51,21 @@ pub(super) fn make(ids: &Ids) -> nix::Result<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [(c"mode", c"0755"), (c"size", c"64k")];
     let dev = new_mount(c"tmpfs", &options, &[(c"uid", ids.number(0)), (c"gid", ids.number(0))], attributes)?;
-    let give = |name| own(dev.as_fd(), name, ids.root());
+    credentials::owned_by(ids.root(), || fill(dev.as_fd()))?;
+    Ok(dev)
+}
+
+fn fill(dev: BorrowedFd<'_>) -> nix::Result<()> {
     for (name, major, minor) in NODES {
-        mknodat(&dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
-        give(name)?;
+        mknodat(dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
     }
     for (name, target) in LINKS {
-        symlinkat(target, &dev, name)?;
-        give(name)?;
+        symlinkat(target, dev, name)?;
     }
     for name in FOLDERS {
-        mkdirat(&dev, name, Mode::from_bits_truncate(0o755))?;
+        mkdirat(dev, name, Mode::from_bits_truncate(0o755))?;
     }
-    Ok(dev)
+    Ok(())
 }
 
 /// Makes all that the machine's `/dev` has, owned as there.
