@@ -5,7 +5,6 @@
 //! fails ends it, with one [`Failure`] in the pipe.
 
 use std::ffi::CString;
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
@@ -73,7 +72,7 @@ fn become_container(
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
     let process = &launch.process;
-    isolate(process.oom_score_adj).map_err(at(Step::Isolate))?;
+    isolate().map_err(at(Step::Isolate))?;
     // Not among clone's flags: there the namespace's root would be the cgroup of PID 1.
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at(Step::Isolate))?;
     sethostname(&*launch.hostname).map_err(at(Step::Hostname))?;
@@ -125,7 +124,7 @@ fn join_container(
     report: &mut Report,
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
-    isolate(process.oom_score_adj).map_err(at(Step::Isolate))?;
+    isolate().map_err(at(Step::Isolate))?;
     running.join().map_err(at(Step::Join))?;
     // Without magic links, because descriptors of the machine are still open (CVE-2024-21626).
     let root = Root::own().map_err(at(Step::Join))?;
@@ -178,13 +177,10 @@ fn wait_at(gate: &UnixListener, report: &mut Report) -> nix::Result<()> {
     Ok(())
 }
 
-/// Steps that need the machine's own /proc, or come before anything of the container is seen.
-fn isolate(oom_score_adj: i16) -> nix::Result<()> {
+/// Steps that come before anything of the container is seen.
+fn isolate() -> nix::Result<()> {
     // Until exec, this process has PID 1's memory and descriptors: nobody may look into it.
     prctl::set_dumpable(false)?;
-    // Written while CAP_SYS_RESOURCE is there: it makes this the lowest value that the container can go back to.
-    fs::write("/proc/self/oom_score_adj", oom_score_adj.to_string())
-        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     setsid().map(drop)
 }
 

@@ -11,7 +11,7 @@ use super::seccomp;
 pub enum Step {
     /// The parent could not read what the child said.
     Report,
-    /// A session, a cgroup namespace, ordinary standing when memory is short.
+    /// A session and a cgroup namespace.
     Isolate,
     /// The namespaces of a container that runs.
     Join,

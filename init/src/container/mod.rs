@@ -18,6 +18,7 @@ mod running;
 mod seccomp;
 mod settings;
 mod socket;
+mod standing;
 #[cfg(feature = "exec")]
 mod terminal;
 mod tree;
@@ -302,7 +303,9 @@ fn begin(
         None => (None, None),
     };
     let parts = child::Parts { stdio, gate, teller: teller.as_ref().map(AsFd::as_fd) };
-    let started = clone(group.as_fd(), launch.namespaces, |report| child::run(launch, parts, report))?;
+    let started = standing::of_children(launch.process.oom_score_adj, || {
+        clone(group.as_fd(), launch.namespaces, |report| child::run(launch, parts, report))
+    })?;
     Ok(Started { ending, ..started })
 }
 

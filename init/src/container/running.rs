@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::ids::{self, IdRange, Ids};
-use super::{Group, Launch, Process, Started, Stdio, child, namespaces};
+use super::{Group, Launch, Process, Started, Stdio, child, namespaces, standing};
 use crate::error::{Error, Result, errno};
 
 /// A container's namespaces and its cgroup.
@@ -75,8 +75,9 @@ pub fn enter(running: &Running, process: &Process, stdio: Stdio<'_>) -> Result<S
     if other {
         setns(&running.first, CloneFlags::CLONE_NEWPID).map_err(failed)?;
     }
-    let started =
-        super::clone(running.cgroup.as_fd(), 0, |report| child::enter(running, process, stdio, report));
+    let started = standing::of_children(process.oom_score_adj, || {
+        super::clone(running.cgroup.as_fd(), 0, |report| child::enter(running, process, stdio, report))
+    });
     if other {
         setns(&own, CloneFlags::CLONE_NEWPID).map_err(failed)?;
     }
