@@ -4,7 +4,9 @@
 //! in it, and covered by what is init's own: no link is followed, and none can be put there while it happens
 //! (CVE-2025-31133).
 
+use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use manifest::mask::{MASKS, Mask};
 use nix::errno::Errno;
@@ -34,9 +36,16 @@ pub(super) struct Masks {
 }
 
 impl Masks {
-    /// All but those of `unmasked`.
+    /// All but those of `unmasked`, and of what this machine can never have.
     pub(super) fn prepare(unmasked: &[String]) -> Self {
-        let applied = MASKS.map(|(path, _)| !unmasked.iter().any(|name| name == path));
+        Self::without(unmasked, MISSING.get_or_init(missing))
+    }
+
+    fn without(unmasked: &[String], missing: &[bool; MASKS.len()]) -> Self {
+        let mut applied = MASKS.map(|(path, _)| !unmasked.iter().any(|name| name == path));
+        for (applied, missing) in applied.iter_mut().zip(missing) {
+            *applied &= !missing;
+        }
         let own_processes =
             MASKS.iter().zip(applied).any(|((_, mask), applied)| applied && *mask == Mask::OwnProcesses);
         Self { applied, own_processes }
@@ -55,6 +64,20 @@ impl Masks {
             (mask != Mask::OwnProcesses).then_some((inside, mask))
         })
     }
+}
+
+/// Found out once, because to be told that something is not there takes a start as long as to cover it.
+static MISSING: OnceLock<[bool; MASKS.len()]> = OnceLock::new();
+
+/// Which of the masks are of what is not there, and cannot come before the next boot. In `/proc`, whose first level is made
+/// when the kernel or a module begins (`proc_mkdir` and its like), and only where no module can come any more: what is
+/// elsewhere may appear with a device.
+fn missing() -> [bool; MASKS.len()] {
+    let is_locked = fs::read("/proc/sys/kernel/modules_disabled").is_ok_and(|text| text.starts_with(b"1"));
+    let is_absent = |path: &str| {
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    MASKS.map(|(path, _)| is_locked && path.strip_prefix("/proc/").is_some_and(is_name) && is_absent(path))
 }
 
 /// Mounts of init's own with nothing in them.
@@ -160,7 +183,8 @@ mod tests {
     use super::*;
 
     fn of(unmasked: &[&str]) -> Masks {
-        Masks::prepare(&unmasked.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>())
+        let unmasked: Vec<String> = unmasked.iter().map(|path| (*path).to_owned()).collect();
+        Masks::without(&unmasked, &[false; MASKS.len()])
     }
 
     /// All that is covered, by its whole path.
@@ -181,6 +205,14 @@ mod tests {
         assert!(!some.own_processes);
         assert!(!found.iter().any(|path| path == "/sys" || path == "/proc/kcore"));
         assert!(covered(&of(&MASKS.map(|(path, _)| path))).is_empty());
+    }
+
+    #[test]
+    fn what_a_machine_can_never_have_is_not_looked_for() {
+        let missing = MASKS.map(|(path, _)| path == "/proc/scsi");
+        let found = covered(&Masks::without(&[], &missing));
+        assert_eq!(found.len(), MASKS.len() - 2);
+        assert!(!found.iter().any(|path| path == "/proc/scsi"));
     }
 
     #[test]
