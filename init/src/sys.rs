@@ -34,7 +34,8 @@ macro_rules! entry {
 /// (else in this process's own), and ends it with the code that `child` returns.
 ///
 /// The copy is complete (no memory is shared), but has one thread only: were there others in this process, a
-/// lock that one of them holds stays held in the copy. init has one thread.
+/// lock that one of them holds stays held in the copy. init has one thread. With `CLONE_FILES` among `namespaces` the
+/// descriptors are no copy: `child` begins with [`leave_descriptors`], and this process waits for its end.
 pub fn clone_into(
     cgroup: Option<BorrowedFd<'_>>,
     namespaces: c_int,
@@ -243,6 +244,17 @@ pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed, so none that safe code owns becomes invalid.
     let result =
         unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Leaves a table of descriptors that is shared with another process for one with the standard descriptors alone
+/// (`CLOSE_RANGE_UNSHARE`, Linux 5.9): nothing else is even copied.
+pub fn leave_descriptors() -> nix::Result<()> {
+    const FIRST: c_uint = 3;
+    // SAFETY: what is closed is this process's alone by then, or was never its own but its parent's, which keeps it. An
+    // owner of one of them, if there is one, would go on with another file: the only caller is a child that has none.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST, c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
     Errno::result(result).map(drop)
 }
 
