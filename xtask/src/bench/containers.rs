@@ -12,9 +12,9 @@ use crate::process::Result;
 /// For the document.
 pub const METHOD: &str = "\
 Instructions for a container of a program that ends at once: a hundredth of what a machine with 101 oneshots,
-which run one after the other, takes more than one with a single one, from the first clone until the last end
-has been reaped. Floor: `init/examples/floor.rs` as PID 1 of the same machines, which clones, waits and does what
-S2 says, with one difference: it mounts the file systems that its namespaces are for (proc, sysfs, devpts, mqueue
+all of which start at once, takes more than one with a single one, from the first clone until the last end
+has been reaped. Floor: `init/examples/floor.rs` as PID 1 of the same machines, which clones them one after the other,
+waits for each and does what S2 says, with one difference: it mounts the file systems that its namespaces are for (proc, sysfs, devpts, mqueue
 and two of tmpfs), which it leaves out for the figure beside the bare floor. Peers: `crun run` and `runc run` in a
 loop of a shell, in a privileged container of the same kernel, with a bundle of the same profile: namespaces, ids,
 seccomp with the same calls, masks, limits and capabilities. Their root is a folder, not an overlay, and is
