@@ -57,10 +57,11 @@ fn image() -> String {
 }
 
 /// Files for containers that others start.
-fn files() -> String {
+fn files(kernel: Kernel) -> String {
     let folder = folder("hostile-image");
-    let native = folder.join("call");
-    let i386 = folder.join("call-i386");
+    // Each test has its own: they run at the same time, and what one writes the other's build may be reading.
+    let native = folder.join(format!("call-{kernel:?}"));
+    let i386 = folder.join(format!("call-i386-{kernel:?}"));
     fs::write(&native, caller(Abi::Native)).unwrap();
     fs::write(&i386, caller(Abi::I386)).unwrap();
     let mut tables = String::new();
@@ -97,7 +98,7 @@ pub fn boot(kernel: Kernel) -> Machine {
             "entrypoint = [\"/srv/guest/probe\", \"agent\"]\nvolumes = [\"/srv/guest:/srv/guest:ro\"]\n\
              privileged = true\npids-limit = 5000\nulimits = { nofile = 1048576, memlock = -1, core = -1 }",
         )
-        .with(&files())
+        .with(&files(kernel))
         .with(&format!(
             "[service.victim]\nimage = \"{image}\"\nentrypoint = [\"/hostile\", \"victim\"]\nipc = \"host\"\n\
              environment = {{ SECRET = \"of the victim\" }}"
