@@ -194,6 +194,6 @@ fn a_program_that_is_not_there_fails_as_it_does_without() {
         .start()
         .wait();
     assert_eq!(ended.code, 127, "{}", ended.output);
-    let why = "cannot start `missing`: cannot run `/opt/no-such-program`: No such file or directory";
+    let why = "cannot start `missing`: cannot run `no-such-program`: No such file or directory";
     assert!(ended.output.contains(why), "{}", ended.output);
 }

@@ -15,15 +15,15 @@ use nix::libc;
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, fchmodat, major, makedev, minor, mkdirat, mknodat, stat,
 };
-use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use nix::unistd::{Gid, Uid, fchownat, mkdir, symlinkat};
 use rustix::mount::MountAttrFlags;
 
 use super::device_program::{Kind, Rule};
 use super::ids::Ids;
 use super::rootfs::new_mount;
-use super::{credentials, text};
+use super::{credentials, text, tree};
 use crate::error::Result;
-use crate::ports;
+use crate::{ports, sys};
 
 /// Folders that file systems are mounted on.
 const FOLDERS: [&CStr; 3] = [c"pts", c"shm", c"mqueue"];
@@ -46,13 +46,32 @@ const LINKS: [(&CStr, &CStr); 5] = [
     (c"ptmx", c"pts/ptmx"),
 ];
 
-/// Makes what every container has, for user 0 of `ids`.
-pub(super) fn make(ids: &Ids) -> nix::Result<OwnedFd> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let options = [(c"mode", c"0755"), (c"size", c"64k")];
-    let dev = new_mount(c"tmpfs", &options, &[(c"uid", ids.number(0)), (c"gid", ids.number(0))], attributes)?;
+/// Makes what every container has, for user 0 of `ids`: in the new folder `place`, if there is one, of the file system that
+/// the container writes to, and else in one of its own. To make one less and take it apart saves 1 % of a start.
+pub(super) fn make(ids: &Ids, place: Option<&CStr>) -> nix::Result<OwnedFd> {
+    let dev = match place {
+        Some(place) => folder(ids, place)?,
+        None => file_system(ids)?,
+    };
     credentials::owned_by(ids.root(), || fill(dev.as_fd()))?;
     Ok(dev)
+}
+
+fn folder(ids: &Ids, place: &CStr) -> nix::Result<OwnedFd> {
+    credentials::owned_by(ids.root(), || mkdir(place, Mode::from_bits_truncate(0o755)))?;
+    let dev = tree::of_own(place, 0)?;
+    sys::change_mount_attributes(
+        dev.as_fd(),
+        libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
+        libc::MOUNT_ATTR_NODEV,
+    )?;
+    Ok(dev)
+}
+
+fn file_system(ids: &Ids) -> nix::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let options = [(c"mode", c"0755"), (c"size", c"64k")];
+    new_mount(c"tmpfs", &options, &[(c"uid", ids.number(0)), (c"gid", ids.number(0))], attributes)
 }
 
 fn fill(dev: BorrowedFd<'_>) -> nix::Result<()> {

@@ -38,6 +38,7 @@ use crate::{layers, sys};
 const STAGE: &CStr = c"/run/coracle/stage";
 const UPPER: &CStr = c"/run/coracle/stage/upper";
 const WORK: &CStr = c"/run/coracle/stage/work";
+const DEV: &CStr = c"/run/coracle/stage/dev";
 const MERGED: &CStr = c"/run/coracle/stage/root";
 
 const STRICT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -195,7 +196,8 @@ impl Plan {
     /// Builds it all for `ids`. `user` is the one of them who gets the devices that the config adds.
     pub(super) fn build(&self, ids: &Ids, user: (Uid, Gid)) -> std::result::Result<Root, Failure> {
         let root = self.base.build(ids)?;
-        let dev = dev::make(ids).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
+        let place = matches!(self.base.shape, Shape::Writable { .. }).then_some(DEV);
+        let dev = dev::make(ids, place).map_err(|errno| Failure::new(Step::Dev, 0, errno))?;
         let owner = ids.outside(user.0, user.1);
         for (index, node) in self.devices.iter().enumerate() {
             node.make(dev.as_fd(), owner).map_err(|errno| Failure::new(Step::Device, index, errno))?;
@@ -516,7 +518,7 @@ mod tests {
     #[test]
     fn the_stage_is_the_folder_that_the_boot_makes() {
         assert_eq!(STAGE.to_str(), Ok(crate::mounts::STAGE));
-        assert!([UPPER, WORK, MERGED].iter().all(|path| path.to_bytes().starts_with(STAGE.to_bytes())));
+        assert!([UPPER, WORK, DEV, MERGED].iter().all(|path| path.to_bytes().starts_with(STAGE.to_bytes())));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) fn of(place: &OwnedFd) -> nix::Result<OwnedFd> {
 }
 
 /// Likewise of `path`, which is init's own, with attributes (`MOUNT_ATTR_*`).
-pub(super) fn of_own(path: &str, attributes: u64) -> nix::Result<OwnedFd> {
+pub(super) fn of_own(path: impl Arg, attributes: u64) -> nix::Result<OwnedFd> {
     with(open_tree(CWD, path, CLONE | NO_LINK).map_err(errno)?, attributes)
 }
 
