@@ -117,9 +117,11 @@ fn a_service_says_itself_that_it_is_ready_and_alive() {
 fn a_line_on_a_descriptor_and_a_program_inside_make_a_service_ready() {
     let health = "healthcheck = { test = [\"CMD\", \"sh\", \"-c\", \"id -u >/log/checker; [ -e /tmp/fine ]\"], \
                   interval = \"10s\", start-interval = \"200ms\", start-period = \"60s\" }\nready = \"healthy\"\nuser = 1000";
+    // Fewer descriptors than those whose numbers a service can choose.
+    let line = "ready = { fd = 7 }\nulimits = { nofile = 64 }";
     let machine = Config::new("ready-ways")
         .with("[[file]]\npath = \"/srv/log/order\"\nmode = 0o666\ncontents = \"\"\n[[file]]\npath = \"/srv/log/checker\"\nmode = 0o666\ncontents = \"\"\n")
-        .with(&noting("service", "line", &format!("sleep 1; echo yes >&7; exec 7>&-; {WAIT}"), "ready = { fd = 7 }"))
+        .with(&noting("service", "line", &format!("sleep 1; echo yes >&7; exec 7>&-; {WAIT}"), line))
         .with(&noting("service", "checked", &format!("sleep 1; touch /tmp/fine; {WAIT}"), health))
         .with(&noting("service", "last", WAIT, "depends-on = { line = \"ready\", checked = \"healthy\" }"))
         .probe("a", LOG)

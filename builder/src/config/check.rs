@@ -329,7 +329,7 @@ impl Check<'_> {
             self.value(&userns.span, format!("{path}.userns"), value::userns(&userns.value))
         });
         let hostname = raw.hostname.and_then(|name| self.name(&format!("{path}.hostname"), &name));
-        let (kind, supervision) = supervision::check(raw.supervision, table, &path, self);
+        let (kind, supervision) = supervision::check(raw.supervision, table, &limits, &path, self);
         let stop_signal = raw.stop_signal.and_then(|signal| {
             self.value(&signal.span, format!("{path}.stop-signal"), value::signal(&signal.value.0))
         });

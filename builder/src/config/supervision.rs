@@ -6,8 +6,8 @@ mod waits;
 use std::time::Duration;
 
 use manifest::{
-    Backoff, Condition, GiveUp, Kind, OnFailure, OnUnhealthy, Probe, Ready, ReadyBy, Restart, RestartPolicy,
-    Then, Wait,
+    Backoff, Condition, GiveUp, Kind, Limits, OnFailure, OnUnhealthy, Probe, Ready, ReadyBy, Resource,
+    Restart, RestartPolicy, Then, UNLIMITED, Wait,
 };
 
 use super::Table;
@@ -114,7 +114,13 @@ pub struct HealthOptions {
 }
 
 /// What the keys of the table at `path` mean: its kind, and the rest.
-pub fn check(raw: RawSupervision, table: Table, path: &str, check: &mut Check<'_>) -> (Kind, Supervision) {
+pub fn check(
+    raw: RawSupervision,
+    table: Table,
+    limits: &Limits,
+    path: &str,
+    check: &mut Check<'_>,
+) -> (Kind, Supervision) {
     let kind = match table {
         Table::Service => Kind::Service,
         Table::Oneshot => Kind::Oneshot {
@@ -127,8 +133,9 @@ pub fn check(raw: RawSupervision, table: Table, path: &str, check: &mut Check<'_
     };
     let depends_on = raw.depends_on.into_iter().map(|edge| edge_of(edge, table, path, check)).collect();
     let wait_for = waits::check(raw.wait_for, path, check);
-    let ready =
-        raw.ready.map_or(Ready { by: ReadyBy::Started, timeout_ms: 0 }, |raw| ready(raw, path, check));
+    let ready = raw
+        .ready
+        .map_or(Ready { by: ReadyBy::Started, timeout_ms: 0 }, |raw| ready(raw, limits, path, check));
     let health = raw.health.map(|raw| health(raw, path, check)).unwrap_or_default();
     let restart = Restart {
         policy: policy(raw.restart, table, path, check),
@@ -246,7 +253,13 @@ fn http(text: &str) -> Result<Probe, String> {
     Ok(Probe::Http { port, host: host.to_owned(), path: path.to_owned() })
 }
 
-fn ready(raw: RawReady, path: &str, check: &mut Check<'_>) -> Ready {
+/// How many descriptors a program may have.
+fn descriptors(limits: &Limits) -> u64 {
+    let limit = limits.resources.iter().find(|limit| limit.resource == Resource::Nofile);
+    limit.map_or(UNLIMITED, |limit| limit.soft)
+}
+
+fn ready(raw: RawReady, limits: &Limits, path: &str, check: &mut Check<'_>) -> Ready {
     let by = |by| Ready { timeout_ms: if by == ReadyBy::Started { 0 } else { ms(READY_TIMEOUT) }, by };
     let table = match raw {
         RawReady::Word(written) => {
@@ -269,8 +282,13 @@ fn ready(raw: RawReady, path: &str, check: &mut Check<'_>) -> Ready {
         check.value(&written.span, format!("{path}.http"), http(&written.value)).map(ReadyBy::Probe)
     }));
     ways.extend(raw.fd.and_then(|written| {
-        let fd = Some(written.value).filter(|fd| DESCRIPTORS.contains(fd));
-        let fd = fd.ok_or_else(|| format!("{} is none of the descriptors 3 to 255", written.value));
+        let fd = match written.value {
+            fd if !DESCRIPTORS.contains(&fd) => Err(format!("{fd} is none of the descriptors 3 to 255")),
+            fd if u64::from(fd) >= descriptors(limits) => {
+                Err(format!("`ulimits.nofile` leaves no descriptor {fd}: it takes {} or more", fd + 1))
+            }
+            fd => Ok(fd),
+        };
         check.value(&written.span, format!("{path}.fd"), fd).map(ReadyBy::Fd)
     }));
     ways.extend(raw.notify.filter(|notify| notify.value).map(|_| ReadyBy::Notify));

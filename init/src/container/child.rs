@@ -143,6 +143,14 @@ fn become_process(
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
     umask(Mode::from_bits_truncate(0o022));
+    let numbered = match stdio {
+        Stdio::Log { ready, .. } => ready,
+        _ => None,
+    };
+    if numbered.is_some() {
+        // Before the limits, which may leave no such number.
+        move_beyond_numbers(report).map_err(at(Step::Descriptors))?;
+    }
     connect(stdio, ids.outside(process.uid, process.gid)).map_err(at(Step::Stdio))?;
     credentials::limit(&process.resources).map_err(at(Step::Limits))?;
 
@@ -155,8 +163,9 @@ fn become_process(
     // PID 1 handles no signal, so every disposition is the default already.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
     sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;
-    if let Stdio::Log { ready: Some(ready), .. } = stdio {
-        number(ready, report).map_err(at(Step::Descriptors))?;
+    if let Some(Numbered { number, descriptor }) = numbered {
+        // It outlasts exec. Whatever else has that number is of no use any more.
+        sys::duplicate(descriptor, number).map_err(at(Step::Descriptors))?;
     }
     if let Some(gate) = gate {
         wait_at(gate, report).map_err(at(Step::Gate))?;
@@ -216,15 +225,13 @@ fn replace(input: BorrowedFd<'_>, output: BorrowedFd<'_>, error: BorrowedFd<'_>)
     dup2_stderr(error)
 }
 
-/// Lets a descriptor outlast exec, with the number that the program expects. Whatever else has that number is of no use
-/// any more, but for the report.
-fn number(Numbered { number, descriptor }: Numbered<'_>, report: &mut Report) -> nix::Result<()> {
+/// Moves the report to where no descriptor of a [`Numbered`] is put.
+fn move_beyond_numbers(report: &mut Report) -> nix::Result<()> {
     const BEYOND: i32 = 256;
-    *report = match report.take() {
-        Some(pipe) => Some(fcntl_dupfd_cloexec(&pipe, BEYOND).map_err(errno)?),
-        None => None,
-    };
-    sys::duplicate(descriptor, number)
+    if let Some(pipe) = report {
+        *pipe = fcntl_dupfd_cloexec(&*pipe, BEYOND).map_err(errno)?;
+    }
+    Ok(())
 }
 
 /// Tries the program's `paths`, as execvp(3) does: one that is not there, or not to be entered, is passed over.

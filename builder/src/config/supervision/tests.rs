@@ -203,6 +203,10 @@ ready = "notify"
 [shutdown.last]
 image = "oci:last"
 restart = "always"
+[service.few]
+image = "oci:few"
+ready = { fd = 8 }
+ulimits = { nofile = 8 }
 "#,
     )
     .unwrap_err();
@@ -214,6 +218,7 @@ restart = "always"
         "service.web.depends-on: no service is called `dbb` (did you mean `db`?)",
         "service.web.ready.fd: 2 is none of the descriptors 3 to 255",
         "service.web.ready: a service is ready in one way",
+        "service.few.ready.fd: `ulimits.nofile` leaves no descriptor 8: it takes 9 or more",
         "service.web.healthcheck.test: expected [\"CMD\"",
         "service.web.healthcheck.tcp: 70000 is no port",
         "service.web.healthcheck.interval: checks without a pause",
