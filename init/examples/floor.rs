@@ -196,8 +196,9 @@ fn start(programs: &[Program]) -> Result<(Duration, Duration)> {
 fn clone(program: &Program, report: &OwnedFd) -> nix::Result<nix::unistd::Pid> {
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     sys::clone_into(Some(program.group.as_fd()), namespaces, || {
+        let (arguments, environment) = (program.arguments.pointers(), program.environment.pointers());
         let errno = match enter(program) {
-            Ok(()) => sys::execute(&program.path, &program.arguments, &program.environment),
+            Ok(()) => sys::execute(&program.path, &arguments, &environment),
             Err(errno) => errno,
         };
         let code = errno as c_int;

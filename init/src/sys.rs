@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::fs::File;
+use std::marker::PhantomData;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,45 +88,48 @@ pub fn give_back_memory() {
     unsafe { libc::malloc_trim(ALL) };
 }
 
-/// Strings as `execve` takes them: made in advance, so that nothing is allocated between clone and exec.
-pub struct Strings {
-    /// Null-terminated; each pointer leads into `bytes`, a buffer that never moves or changes.
-    pointers: Box<[*const c_char]>,
-    /// One after the other, each with its NUL byte: in a piece, since a machine has many that are short.
-    bytes: Box<[u8]>,
-}
+/// Strings in one piece of memory, since a machine has many that are short: one after the other, each with its NUL byte.
+pub struct Strings(Box<[u8]>);
 
 impl Strings {
     /// Takes the strings, in their order.
     pub fn new(strings: &[CString]) -> Self {
-        let bytes: Vec<u8> = strings.iter().flat_map(|text| text.as_bytes_with_nul()).copied().collect();
-        let bytes = bytes.into_boxed_slice();
-        let pointers = split(&bytes).map(CStr::as_ptr).chain([std::ptr::null()]).collect();
-        Self { pointers, bytes }
+        let strings: Vec<&[u8]> = strings.iter().map(|text| text.as_bytes_with_nul()).collect();
+        Self(strings.concat().into())
     }
 
     /// The strings, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &CStr> {
-        split(&self.bytes)
+        self.0.split_inclusive(|&byte| byte == 0).filter_map(|text| CStr::from_bytes_with_nul(text).ok())
+    }
+
+    /// The strings as `execve` takes them.
+    pub fn pointers(&self) -> Pointers<'_> {
+        let pointers = self.iter().map(CStr::as_ptr).chain([std::ptr::null()]).collect();
+        Pointers { pointers, strings: PhantomData }
     }
 }
 
-fn split(bytes: &[u8]) -> impl Iterator<Item = &CStr> {
-    bytes.split_inclusive(|&byte| byte == 0).filter_map(|text| CStr::from_bytes_with_nul(text).ok())
+/// [`Strings`] as `execve` takes them. A process makes them for itself, since it takes them only once, and before its
+/// filter is installed, since that takes memory.
+pub struct Pointers<'a> {
+    /// Each leads to a C string of `strings`, but for a null pointer at the end.
+    pointers: Vec<*const c_char>,
+    strings: PhantomData<&'a Strings>,
 }
 
 /// Replaces the process's program; returns only the reason why it could not.
-pub fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
+pub fn execute(path: &CStr, arguments: &Pointers<'_>, environment: &Pointers<'_>) -> Errno {
     // SAFETY: `path` is a C string. Both arrays end with a null pointer and hold pointers to C strings in
-    // buffers that their `Strings` own, which outlive the call because they are borrowed for it.
+    // `Strings` that neither move nor change, and outlive the call because they are borrowed for it.
     unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
     Errno::last()
 }
 
 /// Replaces the process's program by an open file; returns only the reason why it could not.
-pub fn execute_file(file: BorrowedFd<'_>, arguments: &Strings, environment: &Strings) -> Errno {
+pub fn execute_file(file: BorrowedFd<'_>, arguments: &Pointers<'_>, environment: &Pointers<'_>) -> Errno {
     // SAFETY: the path is an empty C string. Both arrays end with a null pointer and hold pointers to C strings in
-    // buffers that their `Strings` own, which outlive the call because they are borrowed for it.
+    // `Strings` that neither move nor change, and outlive the call because they are borrowed for it.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
@@ -438,7 +442,7 @@ mod tests {
         assert_eq!(whole, [c"run", c"", c"a b"]);
         let expected: Vec<*const c_char> =
             whole.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
-        assert_eq!(*strings.pointers, *expected);
-        assert_eq!(Strings::new(&[]).pointers.len(), 1);
+        assert_eq!(strings.pointers().pointers, expected);
+        assert_eq!(Strings::new(&[]).pointers().pointers, [std::ptr::null()]);
     }
 }

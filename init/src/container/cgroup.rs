@@ -32,7 +32,7 @@ pub struct Parent {
 
 /// The folder of a cgroup, held open for as long as the machine knows its container.
 pub struct Group {
-    path: String,
+    path: Box<str>,
     folder: File,
     /// Without those of each process, which are no matter of the cgroup's.
     limits: Limits,
@@ -40,7 +40,7 @@ pub struct Group {
     /// Whether its processes were killed since it was made: see [`renew`](Self::renew).
     is_spent: bool,
     /// The devices that its program lets through, beside those of every container.
-    devices: Vec<Rule>,
+    devices: Box<[Rule]>,
     /// What has been told of its ends so far.
     told: Events,
 }
@@ -109,12 +109,12 @@ impl Parent {
         let folder = make(&path, limits, memory)?;
         self.program.attach(&folder)?;
         Ok(Group {
-            path,
+            path: path.into(),
             folder,
             limits: Limits { resources: Vec::new(), ..limits.clone() },
             memory,
             is_spent: false,
-            devices: Vec::new(),
+            devices: Box::default(),
             told: Events::default(),
         })
     }
@@ -165,9 +165,9 @@ impl Group {
             return Ok(());
         }
         // EBUSY: what was killed has not ended yet. The next start tries again.
-        match remove_dir(&self.path) {
+        match remove_dir(&*self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(Error::io("remove the cgroup", self.path.clone(), &error));
+                return Err(Error::io("remove the cgroup", self.path.to_string(), &error));
             }
             _ => {}
         }
@@ -180,9 +180,9 @@ impl Group {
 
     /// Lets `devices` through, beside those of every container, and no others.
     pub(super) fn allow(&mut self, devices: Vec<Rule>) -> Result<()> {
-        if self.devices != devices {
+        if *self.devices != *devices {
             device_program::decide(&self.folder, &devices)?;
-            self.devices = devices;
+            self.devices = devices.into();
         }
         Ok(())
     }

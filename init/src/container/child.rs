@@ -27,7 +27,8 @@ use super::rootfs::{Plan, Root};
 use super::running::Running;
 use super::{Launch, Numbered, Process, Stdio, credentials};
 use crate::error::errno;
-use crate::{fatal, net, sys};
+use crate::sys::{self, Pointers};
+use crate::{fatal, net};
 
 /// What a process of a container says of its start: the pipe, and once somebody has come through its gate, that one.
 type Report = Option<OwnedFd>;
@@ -170,12 +171,16 @@ fn become_process(
     if let Some(gate) = gate {
         wait_at(gate, report).map_err(at(Step::Gate))?;
     }
-    let paths = process.paths();
+    let program = Program {
+        paths: process.paths(),
+        arguments: process.arguments.pointers(),
+        environment: process.environment.pointers(),
+    };
     // Last: from here on only what the container may call can be called, and a profile has to allow only exec.
     if let Some(filter) = &process.filter {
         filter.install().map_err(at(Step::Seccomp))?;
     }
-    Err(Failure::new(Step::Execute, 0, execute(&paths, process)))
+    Err(Failure::new(Step::Execute, 0, program.execute()))
 }
 
 /// Says that all is well so far, and waits for somebody who wants to see the rest.
@@ -234,15 +239,24 @@ fn move_beyond_numbers(report: &mut Report) -> nix::Result<()> {
     Ok(())
 }
 
-/// Tries the program's `paths`, as execvp(3) does: one that is not there, or not to be entered, is passed over.
-fn execute(paths: &[CString], process: &Process) -> Errno {
-    let mut reason = Errno::ENOENT;
-    for program in paths {
-        match sys::execute(program, &process.arguments, &process.environment) {
-            Errno::ENOENT | Errno::ENOTDIR => {}
-            Errno::EACCES => reason = Errno::EACCES,
-            errno => return errno,
+/// A program in the form in which exec takes it.
+struct Program<'a> {
+    paths: Vec<CString>,
+    arguments: Pointers<'a>,
+    environment: Pointers<'a>,
+}
+
+impl Program<'_> {
+    /// Tries its paths, as execvp(3) does: one that is not there, or not to be entered, is passed over.
+    fn execute(&self) -> Errno {
+        let mut reason = Errno::ENOENT;
+        for path in &self.paths {
+            match sys::execute(path, &self.arguments, &self.environment) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => reason = Errno::EACCES,
+                errno => return errno,
+            }
         }
+        reason
     }
-    reason
 }

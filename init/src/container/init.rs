@@ -31,8 +31,7 @@ const NAME: &str = "coracle-init";
 
 /// Prepared once, as all of a container's start.
 pub(super) struct Init {
-    arguments: Strings,
-    environment: Strings,
+    /// For its own calls.
     filter: Rc<Filter>,
 }
 
@@ -58,17 +57,17 @@ pub(super) fn program() -> nix::Result<OwnedFd> {
 }
 
 impl Init {
-    /// `filter` is for its own calls.
     pub(super) fn prepare(filter: Rc<Filter>) -> Self {
-        let name = CString::new(NAME).unwrap_or_default();
-        Self { arguments: Strings::new(&[name]), environment: Strings::new(&[]), filter }
+        Self { filter }
     }
 
     /// Becomes the init of the container in which `program` is a child of this process. Signals stay blocked from here
     /// on: none is lost while nobody takes them. Returns only the reason why it could not.
     pub(super) fn execute(&self, parts: &Parts<'_>, program: Pid) -> Errno {
+        let (name, nothing) = (Strings::new(&[CString::new(NAME).unwrap_or_default()]), Strings::new(&[]));
+        let (arguments, environment) = (name.pointers(), nothing.pointers());
         match self.prepare_process(parts, program) {
-            Ok(()) => sys::execute_file(parts.own_program.as_fd(), &self.arguments, &self.environment),
+            Ok(()) => sys::execute_file(parts.own_program.as_fd(), &arguments, &environment),
             Err(errno) => errno,
         }
     }

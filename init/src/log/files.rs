@@ -280,7 +280,7 @@ fn become_writer(program: &Program, input: &OwnedFd, output: &OwnedFd) -> nix::R
     sys::duplicate(input.as_fd(), 0)?;
     sys::duplicate(output.as_fd(), 1)?;
     sys::close_on_exec_from(2)?;
-    Err(sys::execute(&program.path, &program.arguments, &program.environment))
+    Err(sys::execute(&program.path, &program.arguments.pointers(), &program.environment.pointers()))
 }
 
 /// Whether a program with these arguments is to be the writer, and if so, its whole life.
