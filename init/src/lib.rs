@@ -12,6 +12,7 @@ pub mod log;
 pub mod modules;
 pub mod mounts;
 pub mod net;
+pub mod pool;
 pub mod ports;
 pub mod post_mortem;
 pub mod report;

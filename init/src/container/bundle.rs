@@ -64,6 +64,7 @@ pub enum Source {
 }
 
 /// A mount in the form in which the kernel takes it.
+#[derive(PartialEq)]
 pub(super) struct Addition {
     pub(super) target: CString,
     source: Prepared,
@@ -71,6 +72,7 @@ pub(super) struct Addition {
     remove: u64,
 }
 
+#[derive(PartialEq)]
 enum Prepared {
     New { kind: CString, options: Vec<(CString, Option<CString>)> },
     Place { path: CString, recursive: bool },

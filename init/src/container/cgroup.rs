@@ -34,8 +34,6 @@ pub struct Parent {
 pub struct Group {
     path: Box<str>,
     folder: File,
-    /// Without those of each process, which are no matter of the cgroup's.
-    limits: Limits,
     memory: u64,
     /// Whether its processes were killed since it was made: see [`renew`](Self::renew).
     is_spent: bool,
@@ -111,7 +109,6 @@ impl Parent {
         Ok(Group {
             path: path.into(),
             folder,
-            limits: Limits { resources: Vec::new(), ..limits.clone() },
             memory,
             is_spent: false,
             devices: Box::default(),
@@ -158,9 +155,9 @@ impl Group {
         text
     }
 
-    /// Makes it anew when its processes were killed. Some kernels (6.1.172 is one) kill whatever is cloned into a cgroup
+    /// Makes it anew when its processes were killed, with the `limits` that it had. Some kernels (6.1.172 is one) kill whatever is cloned into a cgroup
     /// that was ever killed: they compare its count of kills with that of the parent's cgroup.
-    pub(super) fn renew(&mut self) -> Result<()> {
+    pub(super) fn renew(&mut self, limits: &Limits) -> Result<()> {
         if !self.is_spent {
             return Ok(());
         }
@@ -171,7 +168,7 @@ impl Group {
             }
             _ => {}
         }
-        self.folder = make(&self.path, &self.limits, self.memory)?;
+        self.folder = make(&self.path, limits, self.memory)?;
         device_program::decide(&self.folder, &self.devices)?;
         self.told = Events::default();
         self.is_spent = false;

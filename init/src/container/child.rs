@@ -25,6 +25,7 @@ use super::ids::Ids;
 use super::init::{self, Init};
 use super::rootfs::{Plan, Root};
 use super::running::Running;
+use super::shared::Terms;
 use super::{Launch, Numbered, Process, Stdio, credentials};
 use crate::error::errno;
 use crate::sys::{self, Pointers};
@@ -73,6 +74,7 @@ fn become_container(
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
     let process = &launch.process;
+    let terms = &*process.terms;
     isolate().map_err(at(Step::Isolate))?;
     // Not among clone's flags: there the namespace's root would be the cgroup of PID 1.
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at(Step::Isolate))?;
@@ -85,8 +87,8 @@ fn become_container(
     // Exact modes for what is made in /dev; the program gets the usual mask below.
     umask(Mode::empty());
     let own_program = launch.init.as_ref().map(|_| init::program()).transpose().map_err(at(Step::Init))?;
-    let root = Plan::build(&launch.root, &launch.ids, (process.uid, process.gid))?;
-    let cwd = root.open(&process.cwd).map_err(at(Step::WorkingDirectory))?;
+    let root = Plan::build(&launch.root, &launch.ids, (terms.uid, terms.gid))?;
+    let cwd = root.open(&terms.cwd).map_err(at(Step::WorkingDirectory))?;
     enter_root(&root).map_err(at(Step::Pivot))?;
     fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
     if let (Some(init), Some(own_program), Some(teller)) = (&launch.init, own_program, teller) {
@@ -113,7 +115,8 @@ fn become_init(init: &Init, parts: init::Parts<'_>, report: &mut Report) -> Resu
             become_process(parts.process, parts.ids, parts.stdio, None, report)
         })
     });
-    connect(parts.stdio, parts.ids.outside(parts.process.uid, parts.process.gid)).map_err(at)?;
+    let terms = &parts.process.terms;
+    connect(parts.stdio, parts.ids.outside(terms.uid, terms.gid)).map_err(at)?;
     Err(at(init.execute(&parts, program.map_err(at)?)))
 }
 
@@ -129,7 +132,7 @@ fn join_container(
     running.join().map_err(at(Step::Join))?;
     // Without magic links, because descriptors of the machine are still open (CVE-2024-21626).
     let root = Root::own().map_err(at(Step::Join))?;
-    let cwd = root.open(&process.cwd).map_err(at(Step::WorkingDirectory))?;
+    let cwd = root.open(&process.terms.cwd).map_err(at(Step::WorkingDirectory))?;
     fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
     become_process(process, &running.ids, stdio, None, report)
 }
@@ -143,6 +146,7 @@ fn become_process(
     report: &mut Report,
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
+    let Terms { uid, gid, groups, rights, limits, .. } = &*process.terms;
     umask(Mode::from_bits_truncate(0o022));
     let numbered = match stdio {
         Stdio::Log { ready, .. } => ready,
@@ -152,15 +156,15 @@ fn become_process(
         // Before the limits, which may leave no such number.
         move_beyond_numbers(report).map_err(at(Step::Descriptors))?;
     }
-    connect(stdio, ids.outside(process.uid, process.gid)).map_err(at(Step::Stdio))?;
-    credentials::limit(&process.resources).map_err(at(Step::Limits))?;
+    connect(stdio, ids.outside(*uid, *gid)).map_err(at(Step::Stdio))?;
+    credentials::limit(&limits.resources).map_err(at(Step::Limits))?;
 
     // From here on what it may do ends at the container's own ids.
     ids.enter().map_err(at(Step::UserNamespace))?;
-    process.rights.bound().map_err(at(Step::Capabilities))?;
-    credentials::become_user(process.uid, process.gid, &process.groups).map_err(at(Step::User))?;
-    process.rights.keep(process.uid).map_err(at(Step::Capabilities))?;
-    process.rights.renounce().map_err(at(Step::NoNewPrivileges))?;
+    rights.bound().map_err(at(Step::Capabilities))?;
+    credentials::become_user(*uid, *gid, groups).map_err(at(Step::User))?;
+    rights.keep(*uid).map_err(at(Step::Capabilities))?;
+    rights.renounce().map_err(at(Step::NoNewPrivileges))?;
     // PID 1 handles no signal, so every disposition is the default already.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(at(Step::Signals))?;
     sys::close_on_exec_from(3).map_err(at(Step::Descriptors))?;

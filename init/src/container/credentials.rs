@@ -41,7 +41,7 @@ fn number(resource: manifest::Resource) -> Resource {
 }
 
 /// What a container's processes may do of what only root may.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rights {
     capabilities: Capabilities,
     /// Whether set-id programs and files with capabilities give more.

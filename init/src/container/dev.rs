@@ -121,6 +121,7 @@ pub(super) fn add_all(dev: BorrowedFd<'_>) -> nix::Result<()> {
 }
 
 /// A device of the machine that a container gets.
+#[derive(PartialEq)]
 pub(super) struct Node {
     source: String,
     /// Relative to `/dev`.

@@ -78,9 +78,9 @@ impl Init {
         parts.ids.enter()?;
         // It does not depend on what the container may do whether its program can be asked to end: one that begins as root may have
         // become somebody else by then.
-        let process = parts.process;
-        let kept = if process.uid.is_root() { CapabilitySet::KILL } else { CapabilitySet::empty() };
-        credentials::become_user_with(process.uid, process.gid, &process.groups, kept)?;
+        let terms = &parts.process.terms;
+        let kept = if terms.uid.is_root() { CapabilitySet::KILL } else { CapabilitySet::empty() };
+        credentials::become_user_with(terms.uid, terms.gid, &terms.groups, kept)?;
         sys::close_on_exec_from(3)?;
         let inherited =
             [program.as_fd(), parts.teller].map(|one| fcntl_dupfd_cloexec(one, BEYOND).map_err(errno));

@@ -29,6 +29,7 @@ const READ_ONLY: u64 =
 const FOLDERS: [&str; 4] = ["acpi", "asound", "firmware", "scsi"];
 
 /// The masks of one container. Nearly all have the same, so that each only says which of them it has.
+#[derive(PartialEq)]
 pub(super) struct Masks {
     applied: [bool; MASKS.len()],
     /// Whether processes of other users are not in its `/proc`.

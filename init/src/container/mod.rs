@@ -17,6 +17,7 @@ mod rootfs;
 mod running;
 mod seccomp;
 mod settings;
+mod shared;
 mod socket;
 mod standing;
 #[cfg(feature = "exec")]
@@ -31,7 +32,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
-use manifest::{Container, Namespace, Profile, ResourceLimit, Seccomp};
+use manifest::{Container, Namespace, Profile, Seccomp};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -46,11 +47,12 @@ pub use ids::IdRange;
 pub use init::{End, Ending};
 pub use running::{Running, enter};
 pub use seccomp::Filter;
+pub use shared::Shared;
 
-use credentials::Rights;
 use ids::Ids;
 use init::Init;
 use settings::Settings;
+use shared::Terms;
 
 use crate::error::{Error, Result};
 use crate::fatal;
@@ -58,7 +60,8 @@ use crate::sys::{self, Strings};
 
 /// Everything that a container's start needs, in the form in which the kernel takes it.
 pub struct Launch {
-    root: rootfs::Plan,
+    /// Shared by the containers with the same one.
+    root: Rc<rootfs::Plan>,
     hostname: Box<str>,
     ids: Ids,
     /// Flags for clone: those that the container does not share with the machine.
@@ -74,14 +77,8 @@ pub struct Process {
     /// The program first.
     arguments: Strings,
     environment: Strings,
-    cwd: CString,
-    /// As it is inside, like those that follow.
-    uid: Uid,
-    gid: Gid,
-    groups: Box<[Gid]>,
-    rights: Rights,
-    oom_score_adj: i16,
-    resources: Box<[ResourceLimit]>,
+    /// Shared by the containers with the same ones.
+    terms: Rc<Terms>,
     /// Shared by the containers with the same one; none for those that have every system call.
     filter: Option<Rc<Filter>>,
 }
@@ -143,28 +140,29 @@ pub enum Progress {
 }
 
 impl Launch {
-    /// Prepares `container`, whose filter is one of `filters`, and makes its user namespace. Fails when the filter is
-    /// not there, and when a text contains a NUL byte, which no system call can take.
-    pub fn prepare(container: &Container, filters: &[Rc<Filter>]) -> Result<Self> {
-        Self::assemble(container, None, filters)
+    /// Prepares `container`, and makes its user namespace. What others have as well is taken from `shared`, and left there
+    /// for those that follow. Fails when its filter is not there, and when a text contains a NUL byte, which no system call
+    /// can take.
+    pub fn prepare(container: &Container, shared: &mut Shared) -> Result<Self> {
+        Self::assemble(container, None, shared)
     }
 
     /// Likewise, with a bundle in place of the container's layers.
-    pub fn prepare_bundle(container: &Container, bundle: &Bundle, filters: &[Rc<Filter>]) -> Result<Self> {
-        Self::assemble(container, Some(bundle), filters)
+    pub fn prepare_bundle(container: &Container, bundle: &Bundle, shared: &mut Shared) -> Result<Self> {
+        Self::assemble(container, Some(bundle), shared)
     }
 
-    fn assemble(container: &Container, bundle: Option<&Bundle>, filters: &[Rc<Filter>]) -> Result<Self> {
+    fn assemble(container: &Container, bundle: Option<&Bundle>, shared: &mut Shared) -> Result<Self> {
         let profile = &container.profile;
         let ranges = bundle.map_or(&[][..], |bundle| &bundle.ids);
         Ok(Self {
-            process: Process::prepare(container, filters)?,
-            root: rootfs::Plan::prepare(container, bundle)?,
+            process: Process::prepare(container, shared)?,
+            root: shared.roots.keep(rootfs::Plan::prepare(container, bundle)?),
             hostname: container.hostname.as_str().into(),
             ids: if ranges.is_empty() { Ids::prepare(container.ids)? } else { Ids::own(ranges.to_vec())? },
             namespaces: namespaces(profile),
             settings: Settings::prepare(&profile.sysctls)?,
-            init: container.init.map(|index| Ok(Init::prepare(filter(filters, index)?))).transpose()?,
+            init: container.init.map(|index| Ok(Init::prepare(shared.filter(index)?))).transpose()?,
         })
     }
 
@@ -175,7 +173,7 @@ impl Launch {
 
     /// The user of its first process, as the machine knows it.
     pub fn owner(&self) -> (Uid, Gid) {
-        self.ids.outside(self.process.uid, self.process.gid)
+        self.ids.outside(self.process.terms.uid, self.process.terms.gid)
     }
 
     /// Whether the container has mounts that may have to be written back when it has ended.
@@ -204,21 +202,15 @@ impl Launch {
 
 impl Process {
     /// Prepares the first process of `container`, as [`Launch::prepare`] does.
-    pub fn prepare(container: &Container, filters: &[Rc<Filter>]) -> Result<Self> {
+    pub fn prepare(container: &Container, shared: &mut Shared) -> Result<Self> {
         let filter = match container.seccomp {
             Seccomp::Unconfined => None,
-            Seccomp::Program(index) => Some(filter(filters, index)?),
+            Seccomp::Program(index) => Some(shared.filter(index)?),
         };
         Ok(Self {
             arguments: arguments(&container.argv)?,
             environment: Strings::new(&texts(&container.env)?),
-            cwd: text(&container.cwd)?,
-            uid: Uid::from_raw(container.user.uid),
-            gid: Gid::from_raw(container.user.gid),
-            groups: groups(&container.user),
-            rights: Rights::of(container),
-            oom_score_adj: container.limits.oom_score_adj,
-            resources: container.limits.resources.as_slice().into(),
+            terms: shared.terms.keep(Terms::of(container)?),
             filter,
         })
     }
@@ -234,13 +226,10 @@ impl Process {
         Ok(Self {
             arguments: arguments(argv)?,
             environment: Strings::new(&texts(&env)?),
-            cwd: cwd.map_or_else(|| Ok(self.cwd.clone()), text)?,
-            uid: self.uid,
-            gid: self.gid,
-            groups: self.groups.clone(),
-            rights: self.rights,
-            oom_score_adj: self.oom_score_adj,
-            resources: self.resources.clone(),
+            terms: match cwd {
+                Some(cwd) => Rc::new(self.terms.in_folder(cwd)?),
+                None => Rc::clone(&self.terms),
+            },
             filter: self.filter.clone(),
         })
     }
@@ -248,7 +237,7 @@ impl Process {
     /// What `failure` was about, unless it was about the container's own things.
     pub fn explain(&self, failure: &Failure) -> String {
         failure.sentence(&match failure.step {
-            Step::WorkingDirectory => self.cwd.to_string_lossy(),
+            Step::WorkingDirectory => self.terms.cwd.to_string_lossy(),
             Step::Execute => self.program().to_string_lossy(),
             step => step.object().into(),
         })
@@ -296,14 +285,15 @@ fn begin(
     stdio: Stdio<'_>,
     gate: Option<&UnixListener>,
 ) -> Result<Started> {
-    group.renew()?;
+    let limits = &launch.process.terms.limits;
+    group.renew(limits)?;
     group.allow(launch.root.device_rules())?;
     let (ending, teller) = match &launch.init {
         Some(_) => Ending::pipe().map(|(ending, teller)| (Some(ending), Some(teller)))?,
         None => (None, None),
     };
     let parts = child::Parts { stdio, gate, teller: teller.as_ref().map(AsFd::as_fd) };
-    let started = standing::of_children(launch.process.oom_score_adj, || {
+    let started = standing::of_children(limits.oom_score_adj, || {
         clone(group.as_fd(), launch.namespaces, |report| child::run(launch, parts, report))
     })?;
     Ok(Started { ending, ..started })
@@ -361,11 +351,6 @@ pub fn progress(status: &OwnedFd) -> Progress {
     }
 }
 
-fn filter(filters: &[Rc<Filter>], index: usize) -> Result<Rc<Filter>> {
-    let filter = filters.get(index).map(Rc::clone);
-    filter.ok_or_else(|| Error::said("install", "the seccomp filter", "it is not there"))
-}
-
 /// What clone makes anew. The user namespace is there already, and entered last.
 fn namespaces(profile: &Profile) -> i32 {
     let choices = [
@@ -375,13 +360,6 @@ fn namespaces(profile: &Profile) -> i32 {
     ];
     let own = choices.iter().filter(|(whose, _)| *whose == Namespace::Own).map(|(_, flag)| flag);
     own.fold(libc::CLONE_NEWNS | libc::CLONE_NEWUTS, |flags, flag| flags | flag)
-}
-
-/// All groups of the first process. The user's own is among the further ones as well: else a set-gid program, which
-/// has another in its place, could open what is closed to this very group (CVE-2022-2995).
-fn groups(user: &manifest::User) -> Box<[Gid]> {
-    let further = user.groups.iter().copied().filter(|&group| group != user.gid);
-    std::iter::once(user.gid).chain(further).map(Gid::from_raw).collect()
 }
 
 /// At least the program.
@@ -452,19 +430,12 @@ mod tests {
     fn a_program_without_a_slash_is_looked_for_in_path() {
         let of = |program: &str| {
             let container = Container { argv: vec![program.to_owned(), "-g".to_owned()], ..container() };
-            Process::prepare(&container, &[]).unwrap().paths()
+            Process::prepare(&container, &mut Shared::default()).unwrap().paths()
         };
         assert_eq!(of("nginx"), [c"/usr/bin/nginx", c"nginx", c"/opt/nginx"].map(CStr::to_owned));
         assert_eq!(of("./run"), [c"./run".to_owned()]);
         let none = Container { argv: vec![], ..container() };
-        assert!(Process::prepare(&none, &[]).is_err());
-    }
-
-    #[test]
-    fn the_users_own_group_is_among_the_further_ones_once() {
-        let all = |further: &[u32]| groups(&User { uid: 7, gid: 8, groups: further.to_vec() });
-        assert_eq!(*all(&[]), [8].map(Gid::from_raw));
-        assert_eq!(*all(&[4, 8, 9]), [8, 4, 9].map(Gid::from_raw));
+        assert!(Process::prepare(&none, &mut Shared::default()).is_err());
     }
 
     #[test]
@@ -481,7 +452,7 @@ mod tests {
     fn a_failure_is_a_sentence_about_its_object() {
         let sysctls = vec![manifest::Sysctl { path: "kernel/sem".to_owned(), value: "x".to_owned() }];
         let odd = Container { profile: Profile { sysctls, ..profile() }, ..container() };
-        let launch = Launch::prepare(&odd, &[]).unwrap();
+        let launch = Launch::prepare(&odd, &mut Shared::default()).unwrap();
         for (failure, sentence) in [
             (Failure::new(Step::Overlay, 0, Errno::EINVAL), "mount `the overlay root`: Invalid argument"),
             (Failure::new(Step::StandardMount, 0, Errno::EPERM), "mount `/proc`: Operation not permitted"),
@@ -501,14 +472,14 @@ mod tests {
     #[test]
     fn a_container_whose_filter_is_missing_is_refused_when_the_machine_boots() {
         let filtered = Container { seccomp: Seccomp::Program(0), ..container() };
-        let error = Launch::prepare(&filtered, &[]).err().unwrap();
+        let error = Launch::prepare(&filtered, &mut Shared::default()).err().unwrap();
         assert_eq!(error.to_string(), "cannot install `the seccomp filter`: it is not there");
     }
 
     #[test]
     fn a_text_with_a_nul_byte_is_refused_when_the_machine_boots() {
         let odd = Container { cwd: "/a\0b".to_owned(), ..container() };
-        let error = Launch::prepare(&odd, &[]).err().unwrap();
+        let error = Launch::prepare(&odd, &mut Shared::default()).err().unwrap();
         assert_eq!(error.to_string(), "cannot use `/a\\0b`: it contains a NUL byte");
     }
 }

@@ -126,6 +126,7 @@ const STANDARD: [Standard; 5] = [
 ];
 
 /// A root that can be built over and over.
+#[derive(PartialEq)]
 pub(super) struct Plan {
     base: Base,
     masks: Masks,
@@ -141,6 +142,7 @@ pub(super) struct Plan {
 }
 
 /// The layers that `/` is made of, each by its name below [`layers::MOUNTED`], and how.
+#[derive(PartialEq)]
 struct Base {
     layers: Box<[CString]>,
     /// Set-id programs give what they say.
@@ -148,6 +150,7 @@ struct Base {
     shape: Shape,
 }
 
+#[derive(PartialEq)]
 enum Shape {
     /// Below a writable upper.
     Writable { options: CString },
@@ -159,6 +162,7 @@ enum Shape {
     Folder { path: CString, read_only: bool },
 }
 
+#[derive(PartialEq)]
 enum Addition {
     Tmpfs { target: CString, size: Option<CString>, mode: CString, attributes: u64 },
     Bind { source: CString, target: CString, attributes: u64 },

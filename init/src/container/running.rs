@@ -75,7 +75,7 @@ pub fn enter(running: &Running, process: &Process, stdio: Stdio<'_>) -> Result<S
     if other {
         setns(&running.first, CloneFlags::CLONE_NEWPID).map_err(failed)?;
     }
-    let started = standing::of_children(process.oom_score_adj, || {
+    let started = standing::of_children(process.terms.limits.oom_score_adj, || {
         super::clone(running.cgroup.as_fd(), 0, |report| child::enter(running, process, stdio, report))
     });
     if other {

@@ -9,14 +9,14 @@ use nix::errno::Errno;
 use crate::error::{Error, Result};
 
 /// Paths and values, checked.
-pub(super) struct Settings(Vec<Sysctl>);
+pub(super) struct Settings(Box<[Sysctl]>);
 
 impl Settings {
     /// Refuses what leads out of `/proc/sys`.
     pub(super) fn prepare(sysctls: &[Sysctl]) -> Result<Self> {
         match sysctls.iter().find(|sysctl| !is_inside(&sysctl.path)) {
             Some(sysctl) => Err(Error::said("set", sysctl.path.clone(), "it is no path below /proc/sys")),
-            None => Ok(Self(sysctls.to_vec())),
+            None => Ok(Self(sysctls.into())),
         }
     }
 

@@ -11,6 +11,7 @@ use super::{text, tree};
 use crate::error::{Result, errno};
 
 /// Where it is, and where it appears.
+#[derive(PartialEq)]
 pub(super) struct Socket {
     source: CString,
     /// Relative to `/dev`.

@@ -22,7 +22,7 @@ use super::sinks::Sinks;
 use super::source::Source;
 use super::supervised::Supervised;
 use crate::clock::{self, nanoseconds};
-use crate::container::{self, Filter, Parent, Progress};
+use crate::container::{self, Parent, Progress, Shared};
 use crate::error::{Error, Result};
 use crate::log::{Console, Line, Speaker};
 use crate::net::Network;
@@ -120,7 +120,7 @@ impl Supervisor {
             .open("/dev/null")
             .map_err(|error| Error::io("open", "/dev/null", &error))?;
         let buttons = Button::find();
-        let filters = Filter::prepare_all(&manifest.seccomp);
+        let mut shared = Shared::new(&manifest.seccomp);
         let logs = manifest.services.iter().map(|service| service.logging.size).fold(0, u64::saturating_add);
         let parent = Parent::make(manifest.services.iter().map(|service| &service.container), logs)?;
         let mut services = Vec::with_capacity(manifest.services.len());
@@ -131,7 +131,7 @@ impl Supervisor {
                 let (name, memory) = (&service.name, memory >> 20);
                 console.say(format_args!("`{name}` may have more memory than the machine's {memory} MiB"));
             }
-            services.push(Supervised::prepare(service, &filters, &parent)?);
+            services.push(Supervised::prepare(service, &mut shared, &parent)?);
             if let Some(watchdog) = &mut watchdog {
                 watchdog.attend(clock::now(), &mut console);
             }

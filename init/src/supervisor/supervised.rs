@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::history::{End, Story};
 use super::notify::Notify;
 use super::output::Output;
-use crate::container::{Ending, Filter, Group, Launch, Parent, Process};
+use crate::container::{Ending, Group, Launch, Parent, Process, Shared};
 use crate::error::{Error, Result};
 use crate::log::ring::Ring;
 
@@ -49,17 +49,13 @@ pub(super) struct Supervised {
 
 impl Supervised {
     /// Gets everything ready that can fail.
-    pub(super) fn prepare(
-        service: &manifest::Service,
-        filters: &[Rc<Filter>],
-        parent: &Parent,
-    ) -> Result<Self> {
+    pub(super) fn prepare(service: &manifest::Service, shared: &mut Shared, parent: &Parent) -> Result<Self> {
         let failed = |errno| Error::new("prepare", service.name.to_string(), errno);
         let has = |target: &str| service.container.sockets.iter().any(|socket| socket.target == target);
         Ok(Self {
             name: service.name.clone(),
             stop: service.stop,
-            launch: Launch::prepare(&service.container, filters)?,
+            launch: Launch::prepare(&service.container, shared)?,
             group: parent.group(service.name.as_str(), &service.container.limits)?,
             output: Output::new().map_err(failed)?,
             ring: Ring::new(usize::try_from(service.logging.size).unwrap_or(usize::MAX)),
@@ -73,7 +69,7 @@ impl Supervised {
                 ReadyBy::Fd(number) => Some(Box::new((number, Output::new().map_err(failed)?))),
                 _ => None,
             },
-            check: check(service, filters)?,
+            check: check(service, shared)?,
             asking: None,
             mounts: None,
             failure: None,
@@ -85,10 +81,10 @@ impl Supervised {
 }
 
 /// The program that checks a service's health: in all but its command like the service's own.
-fn check(service: &manifest::Service, filters: &[Rc<Filter>]) -> Result<Option<Box<Process>>> {
+fn check(service: &manifest::Service, shared: &mut Shared) -> Result<Option<Box<Process>>> {
     let Some(Probe::Exec(argv)) = service.health.as_ref().map(|health| &health.probe) else {
         return Ok(None);
     };
     let container = manifest::Container { argv: argv.clone(), ..service.container.clone() };
-    Process::prepare(&container, filters).map(|process| Some(Box::new(process)))
+    Process::prepare(&container, shared).map(|process| Some(Box::new(process)))
 }

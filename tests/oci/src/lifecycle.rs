@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use init::container::{self, Failure, Launch, Parent, Progress, Running, Source, Started, Stdio};
+use init::container::{self, Failure, Launch, Parent, Progress, Running, Shared, Source, Started, Stdio};
 use init::{mounts, sys};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -102,7 +102,8 @@ fn create_in(entry: &Entry, config: Config, cgroup: &Path, creation: &Creation) 
     let sentence = |error: init::Error| error.to_string();
     let parent = Parent::take(&above, limits).map_err(sentence)?;
     let mut group = parent.group(&name, limits).map_err(sentence)?;
-    let launch = Launch::prepare_bundle(&meaning.container, &meaning.bundle, &[]).map_err(sentence)?;
+    let launch = Launch::prepare_bundle(&meaning.container, &meaning.bundle, &mut Shared::default())
+        .map_err(sentence)?;
     let gate = UnixListener::bind(entry.gate()).map_err(because("cannot make the gate"))?;
     let explain = |failure: &Failure| launch.explain(failure);
     let child = begin(meaning.terminal, &creation.console, explain, |stdio| {
@@ -205,7 +206,8 @@ pub(crate) fn start(root: &Path, id: &str) -> Result<()> {
     fs::remove_file(entry.gate()).map_err(because("cannot remove the gate"))?;
     let Some(failure) = failure else { return Ok(()) };
     let container = translate::translate(&record.config, &record.bundle)?.container;
-    let process = container::Process::prepare(&container, &[]).map_err(|error| error.to_string())?;
+    let process =
+        container::Process::prepare(&container, &mut Shared::default()).map_err(|error| error.to_string())?;
     Err(format!("cannot {}", process.explain(&failure)))
 }
 
@@ -297,7 +299,7 @@ pub(crate) fn exec(root: &Path, id: &str, addition: &Addition) -> Result<i32> {
     let sentence = |error: init::Error| error.to_string();
     let running = Running::find(&container, &meaning.bundle.ids, Pid::from_raw(record.pid), &cgroup);
     let running = running.map_err(sentence)?;
-    let process = container::Process::prepare(&container, &[]).map_err(sentence)?;
+    let process = container::Process::prepare(&container, &mut Shared::default()).map_err(sentence)?;
     drop(entry);
     let explain = |failure: &Failure| process.explain(failure);
     let child = begin(addition.process.terminal, &addition.console, explain, |stdio| {
