@@ -1,5 +1,6 @@
 //! One service: where it stands.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use manifest::{Kind, OnFailure, Probe, ReadyBy};
@@ -222,7 +223,7 @@ impl Life {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// What it is.
-    pub rules: Rules,
+    pub rules: Rc<Rules>,
     /// Where it stands.
     pub run: Run,
     /// How often it was started.
@@ -243,7 +244,7 @@ pub struct Service {
 
 impl Service {
     /// One that was never started. What it waits for of the machine becomes one of `conditions`.
-    pub(crate) fn new(rules: Rules, conditions: &mut Conditions) -> Self {
+    pub(crate) fn new(rules: Rc<Rules>, conditions: &mut Conditions) -> Self {
         let run = if matches!(rules.kind, Kind::Shutdown { .. }) { Run::Held } else { Run::Waiting };
         let settled = run == Run::Held;
         let ends = Vec::with_capacity(rules.give_up().map_or(0, |limit| limit.after as usize));

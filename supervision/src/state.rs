@@ -1,5 +1,6 @@
 //! The whole supervised machine: where it and each of its services stand.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use manifest::Awaited;
@@ -34,10 +35,11 @@ pub struct State {
 }
 
 impl State {
-    /// A machine of which nothing has started. `rules` are in the order of the boot manifest; `seed` is for chance.
-    pub fn new(rules: impl IntoIterator<Item = Rules>, seed: u64) -> Self {
+    /// A machine of which nothing has started. `rules` are in the order of the boot manifest; services can share them.
+    /// `seed` is for chance.
+    pub fn new(rules: impl IntoIterator<Item = impl Into<Rc<Rules>>>, seed: u64) -> Self {
         let mut conditions = Conditions::default();
-        let services = rules.into_iter().map(|rules| Service::new(rules, &mut conditions)).collect();
+        let services = rules.into_iter().map(|rules| Service::new(rules.into(), &mut conditions)).collect();
         Self { services, conditions, phase: Phase::Up { ready: false }, random: Random::new(seed) }
     }
 
@@ -105,6 +107,6 @@ impl State {
     /// The run of a service, while it has one.
     pub(crate) fn life(&mut self, index: Index) -> Option<(&Rules, &mut Life)> {
         let Service { rules, run, .. } = self.services.get_mut(index)?;
-        if let Run::Running(life) = run { Some((rules, life)) } else { None }
+        if let Run::Running(life) = run { Some((&**rules, life)) } else { None }
     }
 }

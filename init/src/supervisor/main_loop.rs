@@ -26,6 +26,7 @@ use crate::container::{self, Parent, Progress, Shared};
 use crate::error::{Error, Result};
 use crate::log::{Console, Line, Speaker};
 use crate::net::Network;
+use crate::pool::Pool;
 use crate::watchdog::Watchdog;
 
 /// What a signal to PID 1 asks for. Ctrl-Alt-Del arrives as SIGINT; SIGUSR1 and SIGUSR2 are what busybox's
@@ -141,8 +142,10 @@ impl Supervisor {
             .iter()
             .filter(|service| service.container.sockets.iter().any(|socket| socket.target == TARGET));
         let control = Control::new(manifest.control, controlling.map(|service| &service.name), &epoll)?;
+        let mut known = Pool::default();
+        let rules = manifest.services.iter().map(|service| known.keep(Rules::of(service)));
         // Chance is for jitter only.
-        let state = State::new(manifest.services.iter().map(Rules::of), nanoseconds(clock::now()));
+        let state = State::new(rules, nanoseconds(clock::now()));
         let supervisor = Self {
             name: manifest.name.clone(),
             state,
