@@ -110,8 +110,7 @@ impl Strings {
     }
 }
 
-/// [`Strings`] as `execve` takes them. A process makes them for itself, since it takes them only once, and before its
-/// filter is installed, since that takes memory.
+/// [`Strings`] as `execve` takes them. A process makes them for itself when it starts: nobody else needs them.
 pub struct Pointers<'a> {
     /// Each leads to a C string of `strings`, but for a null pointer at the end.
     pointers: Vec<*const c_char>,

@@ -147,6 +147,12 @@ fn become_process(
 ) -> Result<Never, Failure> {
     let at = |step| move |errno| Failure::new(step, 0, errno);
     let Terms { uid, gid, groups, rights, limits, .. } = &*process.terms;
+    // Before the limits, which may leave no memory, and the filter, which may not let it take any.
+    let program = Program {
+        paths: process.paths(),
+        arguments: process.arguments.pointers(),
+        environment: process.environment.pointers(),
+    };
     umask(Mode::from_bits_truncate(0o022));
     let numbered = match stdio {
         Stdio::Log { ready, .. } => ready,
@@ -175,11 +181,6 @@ fn become_process(
     if let Some(gate) = gate {
         wait_at(gate, report).map_err(at(Step::Gate))?;
     }
-    let program = Program {
-        paths: process.paths(),
-        arguments: process.arguments.pointers(),
-        environment: process.environment.pointers(),
-    };
     // Last: from here on only what the container may call can be called, and a profile has to allow only exec.
     if let Some(filter) = &process.filter {
         filter.install().map_err(at(Step::Seccomp))?;
