@@ -36,7 +36,7 @@ macro_rules! entry {
 ///
 /// The copy is complete (no memory is shared), but has one thread only: were there others in this process, a
 /// lock that one of them holds stays held in the copy. init has one thread. With `CLONE_FILES` among `namespaces` the
-/// descriptors are no copy: `child` begins with [`leave_descriptors`], and this process waits for its end.
+/// descriptors are no copy: `child` begins with [`leave_descriptors`], and closes and opens nothing before.
 pub fn clone_into(
     cgroup: Option<BorrowedFd<'_>>,
     namespaces: c_int,
@@ -250,14 +250,14 @@ pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Leaves a table of descriptors that is shared with another process for one with the standard descriptors alone
+/// Leaves a table of descriptors that is shared with another process for one with those below `first` alone
 /// (`CLOSE_RANGE_UNSHARE`, Linux 5.9): nothing else is even copied.
-pub fn leave_descriptors() -> nix::Result<()> {
-    const FIRST: c_uint = 3;
+pub fn leave_descriptors(first: c_uint) -> nix::Result<()> {
     // SAFETY: what is closed is this process's alone by then, or was never its own but its parent's, which keeps it. An
-    // owner of one of them, if there is one, would go on with another file: the only caller is a child that has none.
+    // owner of one of them, if there is one, would go on with another file: the callers are children that have none, for
+    // what is in their copies of the parent's memory is only used as a number that the parent knows.
     let result =
-        unsafe { libc::syscall(libc::SYS_close_range, FIRST, c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
+        unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
     Errno::result(result).map(drop)
 }
 

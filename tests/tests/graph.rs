@@ -113,6 +113,26 @@ fn a_service_says_itself_that_it_is_ready_and_alive() {
     assert!(says(&console, "`a` gives no sign of life any more, and is stopped") == 1, "{console}");
 }
 
+/// A container's first process takes what it needs of PID 1's descriptors, which the kernel counts as attaching to it. Who
+/// has power over the machine can forbid that to everybody, until the next boot.
+#[test]
+fn containers_start_when_nobody_may_attach_to_processes() {
+    const FORBIDDEN: &str = "depends-on = { forbid = \"completed\" }\ninit = true";
+    let line = format!("sleep 1; echo yes >&7; exec 7>&-; {WAIT}");
+    let machine = Config::new("no-attach")
+        .with(&noting("oneshot", "forbid", "echo 3 >/proc/sys/kernel/yama/ptrace_scope", "privileged = true"))
+        .with(&noting("service", "line", &line, &format!("ready = {{ fd = 7 }}\n{FORBIDDEN}")))
+        .probe("a", &format!("{LOG}\n{FORBIDDEN}"))
+        .boot();
+    let a = machine.probe("a");
+    assert_eq!(a.read("/machine/proc/sys/kernel/yama/ptrace_scope"), "3\n");
+    assert_eq!(a.identity().descriptors, [0, 1, 2]);
+    assert_eq!(a.link("/proc/self/fd/0"), "/dev/null");
+    assert!(a.link("/proc/self/fd/1").starts_with("pipe:"));
+    let console = machine.console();
+    assert_eq!(says(&console, "`line` is ready after"), 1, "{console}");
+}
+
 #[test]
 fn a_line_on_a_descriptor_and_a_program_inside_make_a_service_ready() {
     let health = "healthcheck = { test = [\"CMD\", \"sh\", \"-c\", \"id -u >/log/checker; [ -e /tmp/fine ]\"], \

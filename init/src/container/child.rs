@@ -1,8 +1,8 @@
 //! The child between clone and exec.
 //!
-//! It is a copy of PID 1: it must not return into PID 1's code, write to its console or speak on its sockets.
-//! What it may do is allocate, because PID 1 has one thread, so no lock can be held by another. Whatever
-//! fails ends it, with one [`Failure`] in the pipe.
+//! It is a copy of PID 1 with few of its descriptors (see [`Origin`]): it must not return into PID 1's code. What it may
+//! do is allocate, because PID 1 has one thread, so no lock can be held by another. Whatever fails ends it, with one
+//! [`Failure`] in the pipe.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,7 +26,7 @@ use super::init::{self, Init};
 use super::rootfs::{Plan, Root};
 use super::running::Running;
 use super::shared::Terms;
-use super::{Launch, Numbered, Process, Stdio, credentials};
+use super::{Launch, Numbered, Origin, Process, Stdio, credentials, status};
 use crate::error::errno;
 use crate::sys::{self, Pointers};
 use crate::{fatal, net};
@@ -35,16 +35,55 @@ use crate::{fatal, net};
 type Report = Option<OwnedFd>;
 
 /// What a container's start is given beside what it was prepared with.
+#[derive(Clone, Copy)]
 pub(super) struct Parts<'a> {
+    /// The parent, whose table of descriptors the child begins with. All others are to be taken from it.
+    pub(super) origin: &'a Origin,
     pub(super) stdio: Stdio<'a>,
-    pub(super) gate: Option<&'a UnixListener>,
+    pub(super) gate: Option<BorrowedFd<'a>>,
     /// Where its own init, if it has one, says how the program has ended.
     pub(super) teller: Option<BorrowedFd<'a>>,
 }
 
+/// The same in the child, once it has taken them.
+struct Own {
+    ids: Ids,
+    stdio: Stdio<'static>,
+    gate: Option<UnixListener>,
+    teller: Option<OwnedFd>,
+}
+
 /// Becomes the container. Returns only when that failed, with the code to end with.
-pub(super) fn run(launch: &Launch, parts: Parts<'_>, report: OwnedFd) -> i32 {
-    attempt(report, |report| become_container(launch, &parts, report))
+pub(super) fn run(launch: &Launch, parts: &Parts<'_>, report: BorrowedFd<'_>) -> i32 {
+    let failed = |errno| Failure::new(Step::Descriptors, 0, errno);
+    if let Err(errno) = parts.origin.leave() {
+        return end(Some(report), &failed(errno));
+    }
+    // Without it, nobody can be told.
+    let Ok(report) = parts.origin.take(report) else { return failed(Errno::EBADF).exit_code() };
+    attempt(report, |report| {
+        let own = Own::take(launch, parts).map_err(failed)?;
+        if let Some(report) = report {
+            write(&*report, &[status::TAKEN]).map_err(failed)?;
+        }
+        become_container(launch, &own, report)
+    })
+}
+
+impl Own {
+    fn take(launch: &Launch, &Parts { origin, stdio, gate, teller }: &Parts<'_>) -> nix::Result<Self> {
+        // They last until exec, by which others are in their places.
+        let lasting = |descriptor| {
+            let taken: &'static OwnedFd = Box::leak(Box::new(origin.take(descriptor)?));
+            Ok(taken.as_fd())
+        };
+        Ok(Self {
+            ids: launch.ids.taken(origin)?,
+            stdio: stdio.replaced(lasting)?,
+            gate: gate.map(|gate| origin.take(gate).map(UnixListener::from)).transpose()?,
+            teller: teller.map(|teller| origin.take(teller)).transpose()?,
+        })
+    }
 }
 
 /// Becomes a further process of a container that runs. Likewise.
@@ -59,6 +98,11 @@ fn attempt(report: OwnedFd, attempt: impl FnOnce(&mut Report) -> Result<Never, F
         Ok(never) => match never {},
         Err(failure) => failure,
     };
+    end(report.as_ref().map(AsFd::as_fd), &failure)
+}
+
+/// Tells a failure, and returns the code to end with.
+fn end(report: Option<BorrowedFd<'_>>, failure: &Failure) -> i32 {
     // Without a reader nobody wants to know; the exit code says the rest.
     match report.map(|report| write(report, &failure.encode())) {
         None | Some(Ok(_) | Err(_)) => failure.exit_code(),
@@ -67,11 +111,8 @@ fn attempt(report: OwnedFd, attempt: impl FnOnce(&mut Report) -> Result<Never, F
 
 enum Never {}
 
-fn become_container(
-    launch: &Launch,
-    &Parts { stdio, gate, teller }: &Parts<'_>,
-    report: &mut Report,
-) -> Result<Never, Failure> {
+fn become_container(launch: &Launch, own: &Own, report: &mut Report) -> Result<Never, Failure> {
+    let Own { ids, stdio, gate, teller } = own;
     let at = |step| move |errno| Failure::new(step, 0, errno);
     let process = &launch.process;
     let terms = &*process.terms;
@@ -87,15 +128,15 @@ fn become_container(
     // Exact modes for what is made in /dev; the program gets the usual mask below.
     umask(Mode::empty());
     let own_program = launch.init.as_ref().map(|_| init::program()).transpose().map_err(at(Step::Init))?;
-    let root = Plan::build(&launch.root, &launch.ids, (terms.uid, terms.gid))?;
+    let root = Plan::build(&launch.root, ids, (terms.uid, terms.gid))?;
     let cwd = root.open(&terms.cwd).map_err(at(Step::WorkingDirectory))?;
     enter_root(&root).map_err(at(Step::Pivot))?;
     fchdir(&cwd).map_err(at(Step::WorkingDirectory))?;
     if let (Some(init), Some(own_program), Some(teller)) = (&launch.init, own_program, teller) {
-        let parts = init::Parts { own_program, teller, process, ids: &launch.ids, stdio };
+        let parts = init::Parts { own_program, teller: teller.as_fd(), process, ids, stdio: *stdio };
         return become_init(init, parts, report);
     }
-    become_process(process, &launch.ids, stdio, gate, report)
+    become_process(process, ids, *stdio, gate.as_ref(), report)
 }
 
 /// Stays the first process, and lets a second one become the program. Both have the report: a start has been executed when

@@ -59,7 +59,7 @@ pub enum Step {
     NoNewPrivileges,
     /// The signal mask.
     Signals,
-    /// Descriptors that end with exec.
+    /// Descriptors: those that it has from its parent, and that they end with exec.
     Descriptors,
     /// The word to go on.
     Gate,
@@ -72,7 +72,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 30] = [
+    pub(super) const ALL: [Self; 30] = [
         Self::Report,
         Self::Isolate,
         Self::Join,
@@ -131,7 +131,7 @@ impl Step {
             Self::Pivot => "change to",
             Self::Stdio => "connect",
             Self::User => "become",
-            Self::Descriptors => "close",
+            Self::Descriptors => "prepare",
             Self::Gate => "wait for",
             Self::Init => "start",
             Self::Seccomp => "install",

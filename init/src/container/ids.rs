@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use manifest::IDS_PER_CONTAINER;
 use nix::unistd::{Gid, Pid, Uid};
 
+use super::Origin;
 use super::user_namespace::UserNamespace;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -49,6 +50,12 @@ impl Ids {
     pub(super) fn of_running(ranges: Vec<IdRange>, pid: Pid) -> Result<Self> {
         let namespace = if ranges.is_empty() { None } else { Some(UserNamespace::of(pid)?) };
         Ok(Self { ranges, namespace })
+    }
+
+    /// The same in a child that takes what it needs from `origin`.
+    pub(super) fn taken(&self, origin: &Origin) -> nix::Result<Self> {
+        let namespace = self.namespace.as_ref().map(|namespace| namespace.taken(origin)).transpose()?;
+        Ok(Self { ranges: self.ranges.clone(), namespace })
     }
 
     /// The same once more.

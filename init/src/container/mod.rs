@@ -13,6 +13,7 @@ mod failure;
 mod ids;
 pub mod init;
 mod mask;
+mod origin;
 mod rootfs;
 mod running;
 mod seccomp;
@@ -20,6 +21,7 @@ mod settings;
 mod shared;
 mod socket;
 mod standing;
+mod status;
 #[cfg(feature = "exec")]
 mod terminal;
 mod tree;
@@ -34,10 +36,9 @@ use std::rc::Rc;
 
 use manifest::{Container, Namespace, Profile, Seccomp};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::{Gid, Pid, Uid, pipe2, read};
+use nix::unistd::{Gid, Pid, Uid};
 
 pub use bundle::{Bundle, BundleMount, Source};
 pub use cgroup::{Group, Parent, Shortage, beside_all};
@@ -45,9 +46,11 @@ pub use credentials::keep_capabilities;
 pub use failure::{Failure, Step};
 pub use ids::IdRange;
 pub use init::{End, Ending};
+pub use origin::Origin;
 pub use running::{Running, enter};
 pub use seccomp::Filter;
 pub use shared::Shared;
+pub use status::{Progress, Status};
 
 use ids::Ids;
 use init::Init;
@@ -109,6 +112,29 @@ pub enum Stdio<'a> {
     Terminal(BorrowedFd<'a>),
 }
 
+impl<'a> Stdio<'a> {
+    /// The same with other descriptors, which `with` gives for these.
+    fn replaced<'b>(
+        self,
+        with: impl Fn(BorrowedFd<'a>) -> nix::Result<BorrowedFd<'b>>,
+    ) -> nix::Result<Stdio<'b>> {
+        Ok(match self {
+            Self::Log { input, output, ready } => {
+                let numbered = |Numbered { number, descriptor }: Numbered<'a>| {
+                    with(descriptor).map(|descriptor| Numbered { number, descriptor })
+                };
+                let ready = ready.map(numbered).transpose()?;
+                Stdio::Log { input: with(input)?, output: with(output)?, ready }
+            }
+            Self::Given { input, output, error } => {
+                Stdio::Given { input: with(input)?, output: with(output)?, error: with(error)? }
+            }
+            #[cfg(feature = "exec")]
+            Self::Terminal(socket) => Stdio::Terminal(with(socket)?),
+        })
+    }
+}
+
 /// A descriptor that a program expects to have a number.
 #[derive(Clone, Copy)]
 pub struct Numbered<'a> {
@@ -122,21 +148,10 @@ pub struct Numbered<'a> {
 pub struct Started {
     /// In init's own pid namespace.
     pub pid: Pid,
-    /// For [`progress`]; does not block.
-    pub status: OwnedFd,
+    /// How far the start has come.
+    pub status: Status,
     /// Where the container's own init says how the program has ended, if there is one.
     pub ending: Option<Ending>,
-}
-
-/// How far a start has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// The child is still at it.
-    Underway,
-    /// The program runs, or the child was killed before it did.
-    Executed,
-    /// The child gave up, and ends with [`Failure::exit_code`].
-    Failed(Failure),
 }
 
 impl Launch {
@@ -268,23 +283,25 @@ impl Process {
     }
 }
 
-/// Starts a container in the cgroup `group`, which becomes open to the devices that it has at this moment.
-pub fn start(launch: &Launch, group: &mut Group, stdio: Stdio<'_>) -> Result<Started> {
-    begin(launch, group, stdio, None)
+/// Starts a container in the cgroup `group`, which becomes open to the devices that it has at this moment. The child has its
+/// descriptors from `origin`, which is this process: what it needs is open in it until the child has it.
+pub fn start(launch: &Launch, group: &mut Group, stdio: Stdio<'_>, origin: &Origin) -> Result<Started> {
+    begin(launch, group, child::Parts { origin, stdio, gate: None, teller: None })
 }
 
 /// Likewise, but its program is not run before somebody connects to `gate`. The start counts as executed when
 /// nothing else is left to do; what becomes of the program itself is told, as by the pipe, to who has connected.
-pub fn create(launch: &Launch, group: &mut Group, stdio: Stdio<'_>, gate: &UnixListener) -> Result<Started> {
-    begin(launch, group, stdio, Some(gate))
-}
-
-fn begin(
+pub fn create(
     launch: &Launch,
     group: &mut Group,
     stdio: Stdio<'_>,
-    gate: Option<&UnixListener>,
+    origin: &Origin,
+    gate: &UnixListener,
 ) -> Result<Started> {
+    begin(launch, group, child::Parts { origin, stdio, gate: Some(gate.as_fd()), teller: None })
+}
+
+fn begin(launch: &Launch, group: &mut Group, parts: child::Parts<'_>) -> Result<Started> {
     let limits = &launch.process.terms.limits;
     group.renew(limits)?;
     group.allow(launch.root.device_rules())?;
@@ -292,17 +309,25 @@ fn begin(
         Some(_) => Ending::pipe().map(|(ending, teller)| (Some(ending), Some(teller)))?,
         None => (None, None),
     };
-    let parts = child::Parts { stdio, gate, teller: teller.as_ref().map(AsFd::as_fd) };
-    let started = standing::of_children(limits.oom_score_adj, || {
-        clone(group.as_fd(), launch.namespaces, |report| child::run(launch, parts, report))
+    let (status, report) = status()?;
+    let parts = child::Parts { teller: teller.as_ref().map(AsFd::as_fd), ..parts };
+    let pid = standing::of_children(limits.oom_score_adj, || {
+        clone(group.as_fd(), launch.namespaces | libc::CLONE_FILES, || {
+            child::run(launch, &parts, report.as_fd())
+        })
     })?;
-    Ok(Started { ending, ..started })
+    let lent = std::iter::once(report).chain(teller).collect();
+    Ok(Started { pid, status: status.lending(lent), ending })
 }
 
-/// Runs `child` in `cgroup`, with a pipe for what it has to say.
-fn clone(cgroup: BorrowedFd<'_>, namespaces: i32, child: impl FnOnce(OwnedFd) -> i32) -> Result<Started> {
-    let failed = |errno| Error::new("clone", "the container's process", errno);
-    let not_cloned = |errno| match errno {
+/// The pipe for what a child has to say, and the child's end of it.
+fn status() -> Result<(Status, OwnedFd)> {
+    Status::pipe().map_err(|errno| Error::new("make", "a pipe for the container's start", errno))
+}
+
+/// Runs `child` in `cgroup`.
+fn clone(cgroup: BorrowedFd<'_>, flags: i32, child: impl FnOnce() -> i32) -> Result<Pid> {
+    sys::clone_into(Some(cgroup), flags, child).map_err(|errno| match errno {
         Errno::EINVAL => {
             let why = "the kernel lacks one of its namespaces (CONFIG_PID_NS, CONFIG_IPC_NS, CONFIG_NET_NS)";
             Error::said("clone", "the container's process", why)
@@ -311,12 +336,8 @@ fn clone(cgroup: BorrowedFd<'_>, namespaces: i32, child: impl FnOnce(OwnedFd) ->
             let why = "the kernel allows no further one of its namespaces (user.max_*_namespaces)";
             Error::said("clone", "the container's process", why)
         }
-        errno => failed(errno),
-    };
-    let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-    fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-    let pid = sys::clone_into(Some(cgroup), namespaces, || child(report)).map_err(not_cloned)?;
-    Ok(Started { pid, status, ending: None })
+        errno => Error::new("clone", "the container's process", errno),
+    })
 }
 
 /// Runs `visit` in a child that has the network of the container whose first process is `first`, and counts as one of
@@ -338,17 +359,6 @@ pub fn visit_network(group: &Group, first: Pid, visit: impl FnOnce() -> i32) -> 
 /// them apart before its end can be seen.
 pub fn keep_mounts(pid: Pid) -> std::io::Result<File> {
     File::open(format!("/proc/{pid}/ns/mnt"))
-}
-
-/// Reads what the child of a start has to say.
-pub fn progress(status: &OwnedFd) -> Progress {
-    let mut record = [0; Failure::SIZE];
-    match read(status, &mut record) {
-        Ok(0) => Progress::Executed,
-        Ok(_) => Progress::Failed(Failure::decode(record)),
-        Err(Errno::EAGAIN | Errno::EINTR) => Progress::Underway,
-        Err(errno) => Progress::Failed(Failure::new(Step::Report, 0, errno)),
-    }
 }
 
 /// What clone makes anew. The user namespace is there already, and entered last.

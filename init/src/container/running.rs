@@ -76,7 +76,9 @@ pub fn enter(running: &Running, process: &Process, stdio: Stdio<'_>) -> Result<S
         setns(&running.first, CloneFlags::CLONE_NEWPID).map_err(failed)?;
     }
     let started = standing::of_children(process.terms.limits.oom_score_adj, || {
-        super::clone(running.cgroup.as_fd(), 0, |report| child::enter(running, process, stdio, report))
+        let (status, report) = super::status()?;
+        let pid = super::clone(running.cgroup.as_fd(), 0, || child::enter(running, process, stdio, report))?;
+        Ok(Started { pid, status, ending: None })
     });
     if other {
         setns(&own, CloneFlags::CLONE_NEWPID).map_err(failed)?;

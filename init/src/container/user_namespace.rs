@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::Origin;
 use super::ids::IdRange;
 use crate::error::{Error, Result, errno};
 use crate::sys;
@@ -23,6 +24,11 @@ use crate::sys;
 pub(super) struct UserNamespace(File);
 
 impl UserNamespace {
+    /// The same in a child that takes it from `origin`.
+    pub(super) fn taken(&self, origin: &Origin) -> nix::Result<Self> {
+        origin.take(self.as_fd()).map(|namespace| Self(namespace.into()))
+    }
+
     /// The same once more.
     pub(super) fn shared(&self) -> std::io::Result<Self> {
         self.0.try_clone().map(Self)
@@ -41,9 +47,7 @@ impl UserNamespace {
                 errno => Error::new("make", "a user namespace", errno),
             }
         };
-        // The descriptors are shared and then left: to copy those of the services before, and to close the copies, would
-        // take 60,000 instructions for the hundredth service and 600,000 for the thousandth. Nobody changes the table
-        // meanwhile: the child begins by leaving it, and this process waits.
+        // The descriptors are shared and then left, as those of an `Origin` are.
         let flags = libc::CLONE_NEWUSER | libc::CLONE_FILES;
         let pid = sys::clone_into(None, flags, forbid_nesting).map_err(failed)?;
         let zombie = rustix::process::Pid::from_raw(pid.as_raw()).ok_or_else(|| failed(Errno::ESRCH))?;
@@ -88,7 +92,8 @@ impl AsFd for UserNamespace {
 /// of the kernel to everybody that is otherwise for the machine's root. The setting is that of the writer's
 /// namespace, and so it is written from inside, through the machine's own `/proc`.
 fn forbid_nesting() -> i32 {
-    if let Err(errno) = sys::leave_descriptors() {
+    const AFTER_STANDARD: u32 = 3;
+    if let Err(errno) = sys::leave_descriptors(AFTER_STANDARD) {
         return errno as i32;
     }
     match fs::write("/proc/sys/user/max_user_namespaces", "0") {

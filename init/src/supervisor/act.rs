@@ -174,16 +174,17 @@ impl Supervisor {
             .as_deref()
             .map(|(number, ready)| Numbered { number: *number, descriptor: ready.writer() });
         let stdio = Stdio::Log { input: self.null.as_fd(), output: service.output.writer(), ready };
-        let started = container::start(&service.launch, &mut service.group, stdio).map(|started| {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Start(index).encode());
-            match self.epoll.add(&started.status, event) {
-                Ok(()) => service.status = Some(started.status),
-                // Its failure would go unsaid, but not unseen: the exit code tells as well.
-                Err(errno) => self.console.say(format_args!("cannot watch a start: {}", errno.desc())),
-            }
-            service.ending = started.ending;
-            started.pid
-        });
+        let started =
+            container::start(&service.launch, &mut service.group, stdio, &self.origin).map(|started| {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Start(index).encode());
+                match self.epoll.add(&started.status, event) {
+                    Ok(()) => service.status = Some(started.status),
+                    // Its failure would go unsaid, but not unseen: the exit code tells as well.
+                    Err(errno) => self.console.say(format_args!("cannot watch a start: {}", errno.desc())),
+                }
+                service.ending = started.ending;
+                started.pid
+            });
         match started {
             Ok(pid) => {
                 service.ring.begin_run(pid.as_raw());

@@ -22,7 +22,7 @@ use super::sinks::Sinks;
 use super::source::Source;
 use super::supervised::Supervised;
 use crate::clock::{self, nanoseconds};
-use crate::container::{self, Parent, Progress, Shared};
+use crate::container::{self, Origin, Parent, Progress, Shared};
 use crate::error::{Error, Result};
 use crate::log::{Console, Line, Speaker};
 use crate::net::Network;
@@ -92,6 +92,8 @@ pub struct Supervisor {
     pub(super) control: Control,
     /// Every container's standard input.
     pub(super) null: OwnedFd,
+    /// Where containers have their descriptors from: this process, whose further ones are no business of theirs.
+    pub(super) origin: Origin,
     pub(super) times: Times,
     /// How the boot before ended, if that is known.
     pub(super) previous: Option<Previous>,
@@ -120,6 +122,7 @@ impl Supervisor {
             .write(true)
             .open("/dev/null")
             .map_err(|error| Error::io("open", "/dev/null", &error))?;
+        let origin = Origin::this()?;
         let buttons = Button::find();
         let mut shared = Shared::new(&manifest.seccomp);
         let logs = manifest.services.iter().map(|service| service.logging.size).fold(0, u64::saturating_add);
@@ -163,6 +166,7 @@ impl Supervisor {
             history: History::default(),
             control,
             null: null.into(),
+            origin,
             times,
             previous,
             buffer: vec![0; READ_SIZE],
@@ -341,6 +345,7 @@ impl Supervisor {
             }
             let pid = supervision::Pid(pid.as_raw());
             if let Some(index) = self.state.service_of(pid) {
+                self.lend_no_more(index);
                 self.read_status(index);
                 self.read_notify(index);
                 self.read_ready(index);
@@ -441,11 +446,18 @@ impl Supervisor {
         }
     }
 
+    /// The child of a start that is dead takes nothing any more, and then its pipe has an end.
+    fn lend_no_more(&mut self, index: Index) {
+        if let Some(status) = self.services.get_mut(index).and_then(|service| service.status.as_mut()) {
+            status.let_go();
+        }
+    }
+
     /// Reads how far a start has come, and forgets the pipe when that is decided.
     fn read_status(&mut self, index: Index) {
         let Some(service) = self.services.get_mut(index) else { return };
-        let Some(status) = &service.status else { return };
-        let progress = container::progress(status);
+        let Some(status) = &mut service.status else { return };
+        let progress = status.progress();
         if progress == Progress::Underway {
             return;
         }

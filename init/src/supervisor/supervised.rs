@@ -1,7 +1,6 @@
 //! A service and all that belongs to it in the kernel and in memory.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use manifest::{Name, Probe, ReadyBy, Stop, path};
@@ -10,7 +9,7 @@ use nix::unistd::Pid;
 use super::history::{End, Story};
 use super::notify::Notify;
 use super::output::Output;
-use crate::container::{Ending, Group, Launch, Parent, Process, Shared};
+use crate::container::{Ending, Group, Launch, Parent, Process, Shared, Status};
 use crate::error::{Error, Result};
 use crate::log::ring::Ring;
 
@@ -24,7 +23,7 @@ pub(super) struct Supervised {
     /// What it has written lately.
     pub(super) ring: Ring,
     /// While a start is underway.
-    pub(super) status: Option<OwnedFd>,
+    pub(super) status: Option<Status>,
     /// Where its own init, if it has one, says how its program has ended.
     pub(super) ending: Option<Ending>,
     /// Where it says how it is, if it can.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use init::container::{self, Failure, Launch, Parent, Progress, Running, Shared, Source, Started, Stdio};
+use init::container::{
+    self, Failure, Launch, Origin, Parent, Progress, Running, Shared, Source, Started, Stdio,
+};
 use init::{mounts, sys};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -104,10 +106,11 @@ fn create_in(entry: &Entry, config: Config, cgroup: &Path, creation: &Creation) 
     let mut group = parent.group(&name, limits).map_err(sentence)?;
     let launch = Launch::prepare_bundle(&meaning.container, &meaning.bundle, &mut Shared::default())
         .map_err(sentence)?;
+    let origin = Origin::this().map_err(sentence)?;
     let gate = UnixListener::bind(entry.gate()).map_err(because("cannot make the gate"))?;
     let explain = |failure: &Failure| launch.explain(failure);
     let child = begin(meaning.terminal, &creation.console, explain, |stdio| {
-        container::create(&launch, &mut group, stdio, &gate)
+        container::create(&launch, &mut group, stdio, &origin, &gate)
     })?;
     let record = Record {
         pid: child.pid,
@@ -144,22 +147,21 @@ fn begin(
         }
     };
     let stdio = sending.as_ref().map_or(given, |socket| Stdio::Terminal(socket.as_fd()));
-    let started = start(stdio).map_err(|error| error.to_string())?;
-    let terminal = receiving.map(|socket| {
-        drop(sending);
-        relay::receive(&socket)
-    });
-    match outcome(&started.status)? {
-        None => Ok(Child { pid: started.pid.as_raw(), terminal: terminal.transpose()? }),
-        Some(failure) => Err(format!("cannot {}", explain(&failure))),
+    let mut started = start(stdio).map_err(|error| error.to_string())?;
+    if let Some(failure) = outcome(&mut started.status)? {
+        return Err(format!("cannot {}", explain(&failure)));
     }
+    // Not earlier: it is this process's that the child takes. What was sent waits.
+    drop(sending);
+    let terminal = receiving.map(|socket| relay::receive(&socket)).transpose()?;
+    Ok(Child { pid: started.pid.as_raw(), terminal })
 }
 
 /// Waits for what becomes of a start.
-fn outcome(status: &OwnedFd) -> Result<Option<Failure>> {
-    fcntl_setfl(status, OFlags::empty()).map_err(because("cannot wait for the start"))?;
+fn outcome(status: &mut container::Status) -> Result<Option<Failure>> {
+    fcntl_setfl(&*status, OFlags::empty()).map_err(because("cannot wait for the start"))?;
     loop {
-        match container::progress(status) {
+        match status.progress() {
             Progress::Underway => {}
             Progress::Executed => return Ok(None),
             Progress::Failed(failure) => return Ok(Some(failure)),
@@ -202,7 +204,7 @@ pub(crate) fn start(root: &Path, id: &str) -> Result<()> {
         ));
     }
     let gate = UnixStream::connect(entry.gate()).map_err(because("cannot reach the container's process"))?;
-    let failure = outcome(&gate.into())?;
+    let failure = outcome(&mut OwnedFd::from(gate).into())?;
     fs::remove_file(entry.gate()).map_err(because("cannot remove the gate"))?;
     let Some(failure) = failure else { return Ok(()) };
     let container = translate::translate(&record.config, &record.bundle)?.container;

@@ -19,7 +19,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::termios::{Winsize, tcsetwinsize};
 use supervision::Outcome;
 
-use crate::container::{self, Failure, Process, Progress, Running, Started, Stdio};
+use crate::container::{self, Failure, Process, Progress, Running, Started, Status, Stdio};
 use crate::error::{Error, Result};
 use crate::supervisor::source::Source;
 use crate::supervisor::supervised::Supervised;
@@ -34,7 +34,7 @@ pub struct Program {
     is_wanted: bool,
     pid: Pid,
     /// While its start is underway.
-    status: Option<OwnedFd>,
+    status: Option<Status>,
     /// For the sentence about a failed start.
     process: Process,
     failure: Option<Failure>,
@@ -240,7 +240,7 @@ impl Program {
     }
 
     fn start(&mut self, epoll: &Epoll) -> Option<Answer> {
-        let progress = container::progress(self.status.as_ref()?);
+        let progress = self.status.as_mut()?.progress();
         if progress == Progress::Underway {
             return None;
         }
