@@ -1,19 +1,24 @@
 /* Prints when its own first instruction ran, in nanoseconds of the machine's monotonic clock, and waits for ever.
  * With an argument it does that: `wait` without a word, `status`, which prints what the kernel says of the process, `nap`
- * for two seconds before it ends, or `end` at once.
+ * for two seconds before it ends, `term`, which says that it waits for SIGTERM and ends with it, or `end` at once.
  *
  * In C and without a library: to load a static program of Rust's standard library and get to its main
  * takes three million instructions more. */
 #include <sys/syscall.h>
 #include <time.h>
 
-static long call(long number, long first, long second, long third) {
+static long call4(long number, long first, long second, long third, long fourth) {
+    register long r10 __asm__("r10") = fourth;
     long result;
     __asm__ volatile("syscall"
                      : "=a"(result)
-                     : "a"(number), "D"(first), "S"(second), "d"(third)
+                     : "a"(number), "D"(first), "S"(second), "d"(third), "r"(r10)
                      : "rcx", "r11", "memory");
     return result;
+}
+
+static long call(long number, long first, long second, long third) {
+    return call4(number, first, second, third, 0);
 }
 
 static void print(const char *text) {
@@ -36,6 +41,12 @@ void first(long *stack) {
         if (*(char *)stack[2] == 'n') {
             struct timespec two_seconds = {2, 0};
             call(SYS_nanosleep, (long)&two_seconds, 0, 0);
+        }
+        if (*(char *)stack[2] == 't') {
+            unsigned long term = 1ul << (15 - 1);
+            call4(SYS_rt_sigprocmask, 0, (long)&term, 0, sizeof term);
+            print("pausing\n");
+            call4(SYS_rt_sigtimedwait, (long)&term, 0, 0, sizeof term);
         }
         call(SYS_exit_group, 0, 0, 0);
     }
