@@ -51,16 +51,15 @@ pub enum Entry {
 #[derive(Debug, Clone)]
 pub struct End {
     outcome: Outcome,
-    why: Why,
+    /// What the outcome does not tell. Of most ends it tells all, and there are thousands.
+    why: Option<Rc<Why>>,
 }
 
-/// What an outcome does not tell.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Why {
-    Nothing,
     Memory(Shortage),
     /// Its program was never run.
-    Start(Rc<str>),
+    Start(Box<str>),
 }
 
 /// How a service came up: the moments of its first run.
@@ -117,17 +116,17 @@ impl Story {
 impl End {
     /// An end by itself, by a signal or by the supervisor.
     pub fn new(outcome: Outcome) -> Self {
-        Self { outcome, why: Why::Nothing }
+        Self { outcome, why: None }
     }
 
     /// One for a lack of memory.
     pub fn of_memory(outcome: Outcome, shortage: Shortage) -> Self {
-        Self { outcome, why: Why::Memory(shortage) }
+        Self { outcome, why: Some(Rc::new(Why::Memory(shortage))) }
     }
 
     /// One before the program ran. `why` goes on after "cannot".
-    pub fn of_start(outcome: Outcome, why: Rc<str>) -> Self {
-        Self { outcome, why: Why::Start(why) }
+    pub fn of_start(outcome: Outcome, why: Box<str>) -> Self {
+        Self { outcome, why: Some(Rc::new(Why::Start(why))) }
     }
 
     /// As the control channel has it.
@@ -142,16 +141,16 @@ impl End {
 
     /// Likewise, without why its program was never run.
     pub fn in_short(&self) -> String {
-        match self.why {
-            Why::Start(_) => self.outcome.to_string(),
-            Why::Nothing | Why::Memory(_) => self.to_string(),
+        match self.why.as_deref() {
+            Some(Why::Start(_)) => self.outcome.to_string(),
+            Some(Why::Memory(_)) | None => self.to_string(),
         }
     }
 
     fn cause(&self) -> Cause {
-        match (&self.why, self.outcome) {
-            (Why::Start(_), _) | (_, Outcome::NotStarted) => Cause::Start,
-            (Why::Memory(_), _) => Cause::Memory,
+        match (self.why.as_deref(), self.outcome) {
+            (Some(Why::Start(_)), _) | (_, Outcome::NotStarted) => Cause::Start,
+            (Some(Why::Memory(_)), _) => Cause::Memory,
             (_, Outcome::Code(_)) => Cause::Exit,
             (_, Outcome::Signal(libc::SIGSYS)) => Cause::Seccomp,
             (_, Outcome::Signal(_)) => Cause::Signal,
@@ -166,13 +165,13 @@ impl End {
 /// The end of a sentence that begins with the service's name.
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.why, self.cause()) {
-            (Why::Start(why), _) => write!(f, "could not be started: cannot {why}"),
-            (Why::Memory(shortage), _) => write!(f, "{}: {shortage}", self.outcome),
-            (Why::Nothing, Cause::Seccomp) => {
+        match (self.why.as_deref(), self.cause()) {
+            (Some(Why::Start(why)), _) => write!(f, "could not be started: cannot {why}"),
+            (Some(Why::Memory(shortage)), _) => write!(f, "{}: {shortage}", self.outcome),
+            (None, Cause::Seccomp) => {
                 write!(f, "{}: it made a system call that it may not make", self.outcome)
             }
-            (Why::Nothing, _) => self.outcome.fmt(f),
+            (None, _) => self.outcome.fmt(f),
         }
     }
 }

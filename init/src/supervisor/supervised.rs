@@ -1,7 +1,6 @@
 //! A service and all that belongs to it in the kernel and in memory.
 
 use std::fs::File;
-use std::rc::Rc;
 
 use manifest::{Name, Probe, ReadyBy, Stop, path};
 use nix::unistd::Pid;
@@ -37,7 +36,7 @@ pub(super) struct Supervised {
     /// Its mounts, once the machine ends and they need no end of their own.
     pub(super) mounts: Option<File>,
     /// Why this run's start has failed, if it has.
-    pub(super) failure: Option<Rc<str>>,
+    pub(super) failure: Option<Box<str>>,
     /// How its last run ended.
     pub(super) last: Option<End>,
     /// What it says of itself.
