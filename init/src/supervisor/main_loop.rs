@@ -1,6 +1,7 @@
 //! The loop itself. From its first turn on, nothing may end the process or make it wait anywhere else.
 
 use std::fs::OpenOptions;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -97,8 +98,8 @@ pub struct Supervisor {
     pub(super) times: Times,
     /// How the boot before ended, if that is known.
     pub(super) previous: Option<Previous>,
-    /// What one reading goes to; kept, so that reading allocates nothing.
-    pub(super) buffer: Vec<u8>,
+    /// What one reading goes to; kept, so that reading allocates nothing. Only what is ever read to takes memory.
+    pub(super) buffer: Box<[MaybeUninit<u8>]>,
 }
 
 impl Supervisor {
@@ -169,7 +170,7 @@ impl Supervisor {
             origin,
             times,
             previous,
-            buffer: vec![0; READ_SIZE],
+            buffer: Box::new_uninit_slice(READ_SIZE),
         };
         supervisor.watch_all().map_err(failed)?;
         Ok(supervisor)

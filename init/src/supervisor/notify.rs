@@ -1,11 +1,13 @@
 //! The sockets on which services say how they are, as sd_notify(3) does.
 
 use std::fs::{self, Permissions};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
 use manifest::path::NOTIFY;
+use rustix::net::{RecvFlags, recv};
 
 use crate::error::{Error, Result};
 use crate::mounts::make_folder;
@@ -49,11 +51,11 @@ impl Notify {
     }
 
     /// Reads what has come, and passes on what is understood.
-    pub fn read(&self, buffer: &mut [u8], say: &mut dyn FnMut(Word<'_>)) {
+    pub fn read(&self, buffer: &mut [MaybeUninit<u8>], say: &mut dyn FnMut(Word<'_>)) {
         for _ in 0..DATAGRAMS {
             // A longer datagram loses its end.
-            let Ok(length) = self.0.recv(buffer) else { return };
-            words(buffer.get(..length).unwrap_or_default()).for_each(&mut *say);
+            let Ok(((datagram, _), _)) = recv(&self.0, &mut *buffer, RecvFlags::empty()) else { return };
+            words(datagram).for_each(&mut *say);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What a service writes: read in large pieces, said line by line, and never trusted.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{pipe2, read};
+use nix::unistd::pipe2;
+use rustix::io::read;
 
 use crate::log::Line;
 use crate::log::ring::LINE_MAX;
@@ -39,15 +40,9 @@ impl Output {
         self.reader.as_fd()
     }
 
-    /// Reads once, and returns what there was.
-    pub fn read<'a>(&self, buffer: &'a mut [u8]) -> &'a [u8] {
-        loop {
-            return match read(&self.reader, &mut *buffer) {
-                Ok(length) => buffer.get(..length).unwrap_or_default(),
-                Err(Errno::EINTR) => continue,
-                Err(_) => &[],
-            };
-        }
+    /// Reads once, and returns what there was: nothing as well where that failed, since it is tried again while there is.
+    pub fn read<'a>(&self, buffer: &'a mut [MaybeUninit<u8>]) -> &'a [u8] {
+        read(&self.reader, buffer).map_or(&[], |(bytes, _)| bytes)
     }
 
     /// Passes on every line that `bytes`, which were just read, complete.

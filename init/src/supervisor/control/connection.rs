@@ -4,11 +4,12 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use manifest::control::{Answer, REQUEST_MAX, Response};
-use rustix::io::Errno;
+use rustix::io::{Errno, read};
 use rustix::net::{SendFlags, send};
 
 /// No answer is begun while so much waits to be sent: with the one underway it is what a connection can take.
@@ -95,22 +96,22 @@ impl Connection {
     }
 
     /// Reads once, unless there is enough to do. Returns whether anything came.
-    pub fn read(&mut self, buffer: &mut [u8]) -> bool {
+    pub fn read(&mut self, buffer: &mut [MaybeUninit<u8>]) -> bool {
         if !self.readable || !self.has_room() || self.input.len() >= READ_MAX && self.input.contains(&b'\n') {
             return false;
         }
         let length = buffer.len().min(READ_MAX);
-        match self.stream.read(buffer.get_mut(..length).unwrap_or_default()) {
-            Ok(0) => {
+        match read(&self.stream, buffer.get_mut(..length).unwrap_or_default()) {
+            Ok(([], _)) => {
                 (self.readable, self.has_ended) = (false, true);
                 self.is_broken |= is_closed(&self.stream);
             }
-            Ok(length) => {
-                self.take(buffer.get(..length).unwrap_or_default());
+            Ok((bytes, _)) => {
+                self.take(bytes);
                 return true;
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => self.readable = false,
             Err(_) => (self.readable, self.has_ended, self.is_broken) = (false, true, true),
         }
         false
@@ -191,6 +192,7 @@ fn is_closed(stream: &File) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     fn pair() -> (UnixStream, Connection) {
@@ -200,7 +202,7 @@ mod tests {
     }
 
     fn lines(connection: &mut Connection) -> Vec<Line> {
-        let mut buffer = vec![0; READ_MAX];
+        let mut buffer = Box::new_uninit_slice(READ_MAX);
         let mut lines = vec![];
         connection.wake();
         while connection.read(&mut buffer) {

@@ -316,7 +316,7 @@ impl Supervisor {
                     break;
                 }
                 let next = match session.work {
-                    Work::Exec(slot) => control.programs.next(slot, &self.epoll, &mut self.buffer),
+                    Work::Exec(slot) => control.programs.next(slot, &self.epoll),
                     ref mut work => work.next(&self.view()),
                 };
                 match next {

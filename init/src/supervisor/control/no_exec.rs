@@ -34,7 +34,7 @@ impl Programs {
     }
 
     /// Of no program.
-    pub fn next(&mut self, slot: Slot, _: &Epoll, _: &mut [u8]) -> Next {
+    pub fn next(&mut self, slot: Slot, _: &Epoll) -> Next {
         match slot {}
     }
 

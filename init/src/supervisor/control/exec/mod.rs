@@ -77,10 +77,10 @@ impl Programs {
     }
 
     /// The next thing to say to a program's client.
-    pub fn next(&mut self, slot: Slot, epoll: &Epoll, buffer: &mut [u8]) -> Next {
+    pub fn next(&mut self, slot: Slot, epoll: &Epoll) -> Next {
         let Some(place) = self.slots.get_mut(slot) else { return Next::End(Answer::Done) };
         let Some(program) = place else { return Next::End(Answer::Done) };
-        match program.next(epoll, slot, buffer) {
+        match program.next(epoll, slot) {
             None => Next::Nothing,
             Some(last @ (Answer::Exit { .. } | Answer::Error { .. })) => {
                 *place = None;

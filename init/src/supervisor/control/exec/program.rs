@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,6 +15,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::{Pid, fchown, pipe2};
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, read, write};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::termios::{Winsize, tcsetwinsize};
 use supervision::Outcome;
@@ -216,8 +218,8 @@ impl Program {
         self.streams = Streams::None;
     }
 
-    /// The next thing to say to the client. `buffer` is for what is read.
-    pub fn next(&mut self, epoll: &Epoll, slot: usize, buffer: &mut [u8]) -> Option<Answer> {
+    /// The next thing to say to the client.
+    pub fn next(&mut self, epoll: &Epoll, slot: usize) -> Option<Answer> {
         if let Some(answer) = self.start(epoll) {
             return Some(answer);
         }
@@ -226,8 +228,7 @@ impl Program {
         if self.taken > 0 {
             return Some(Answer::Taken { bytes: std::mem::take(&mut self.taken) });
         }
-        if let Some((stream, length)) = self.read(epoll, buffer) {
-            let data = buffer.get(..length).unwrap_or_default().to_vec();
+        if let Some((stream, data)) = self.read(epoll) {
             return Some(Answer::Output { stream, data });
         }
         // Its last words are read, though somebody whom it has left behind may still hold the pipe.
@@ -289,7 +290,7 @@ impl Program {
         let mut is_closed = false;
         while !self.input.is_empty() {
             let (front, _) = self.input.as_slices();
-            match piece(target.write(front)) {
+            match piece(write(&*target, front)) {
                 Piece::Some(length) => {
                     self.input.drain(..length);
                     self.taken += length;
@@ -310,12 +311,11 @@ impl Program {
     }
 
     /// Reads once.
-    fn read(&mut self, epoll: &Epoll, buffer: &mut [u8]) -> Option<(Stream, usize)> {
-        let length = buffer.len().min(OUTPUT_MAX);
-        let buffer = buffer.get_mut(..length)?;
+    fn read(&mut self, epoll: &Epoll) -> Option<(Stream, Vec<u8>)> {
+        let mut data = Vec::with_capacity(OUTPUT_MAX);
         match &mut self.streams {
-            Streams::Terminal(terminal) => match piece(terminal.read(buffer)) {
-                Piece::Some(length) => return Some((Stream::Output, length)),
+            Streams::Terminal(terminal) => match piece(read(&*terminal, spare_capacity(&mut data))) {
+                Piece::Some(_) => return Some((Stream::Output, data)),
                 Piece::None => {}
                 // EIO: nobody has it open any more.
                 Piece::End => {
@@ -326,8 +326,8 @@ impl Program {
             Streams::Pipes { output, error, .. } => {
                 for (stream, pipe) in [(Stream::Output, output), (Stream::Error, error)] {
                     let Some(file) = pipe else { continue };
-                    match piece(file.read(buffer)) {
-                        Piece::Some(length) => return Some((stream, length)),
+                    match piece(read(&*file, spare_capacity(&mut data))) {
+                        Piece::Some(_) => return Some((stream, data)),
                         Piece::None => {}
                         Piece::End => {
                             forget(epoll, file.as_fd());
@@ -342,11 +342,11 @@ impl Program {
     }
 }
 
-fn piece(result: std::io::Result<usize>) -> Piece {
+fn piece(result: rustix::io::Result<usize>) -> Piece {
     match result {
         Ok(0) => Piece::End,
         Ok(length) => Piece::Some(length),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Piece::None,
+        Err(Errno::AGAIN | Errno::INTR) => Piece::None,
         Err(_) => Piece::End,
     }
 }
