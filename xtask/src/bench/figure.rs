@@ -11,6 +11,8 @@ pub struct Unit {
 
 /// Wall time or a guest's time.
 pub const MILLISECONDS: Unit = Unit { name: "ms", decimals: 1 };
+/// The same, of what is shorter.
+pub const MICROSECONDS: Unit = Unit { name: "us", decimals: 0 };
 /// Of a guest's processor, in millions.
 pub const MILLION_INSTRUCTIONS: Unit = Unit { name: "M instr", decimals: 2 };
 /// 10⁶ bytes in a second.

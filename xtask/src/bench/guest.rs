@@ -170,13 +170,13 @@ impl Guest {
 
     fn wait(&mut self, text: &str, count: usize, patience: Duration) -> Result<Vec<String>> {
         let begun = Instant::now();
-        loop {
-            let found: Vec<&String> = self.said.iter().filter(|line| line.contains(text)).collect();
-            if found.len() >= count {
-                return Ok(found.into_iter().cloned().collect());
-            }
+        let mut found: Vec<String> = self.said.iter().filter(|line| line.contains(text)).cloned().collect();
+        while found.len() < count {
             match self.console.recv_timeout(patience.saturating_sub(begun.elapsed())) {
-                Ok(line) => self.said.push(line),
+                Ok(line) => {
+                    found.extend(line.contains(text).then(|| line.clone()));
+                    self.said.push(line);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(self.failure(&format!("has not said `{text}` {count} times")));
                 }
@@ -185,6 +185,7 @@ impl Guest {
                 }
             }
         }
+        Ok(found)
     }
 
     /// Waits for a line `NAME=NUMBER` of the console.

@@ -18,6 +18,7 @@ mod layout;
 mod logs;
 mod machine;
 mod memory;
+mod neighbour;
 mod peers;
 mod pinned;
 mod restart;
@@ -49,7 +50,7 @@ struct Row {
     measure: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 19] = [
     Row {
         name: "B1",
         question: "A machine built for the first time",
@@ -132,13 +133,19 @@ const ROWS: [Row; 18] = [
         method: stuck::METHOD,
         measure: stuck::measure,
     },
+    Row {
+        name: "N1",
+        question: "What neighbours notice of greedy services",
+        method: neighbour::METHOD,
+        measure: neighbour::measure,
+    },
     Row { name: "I1", question: "Wake-ups of an idle machine", method: idle::METHOD, measure: idle::measure },
 ];
 
 /// The names of all rows: what `cargo xtask bench` can be asked for.
 pub const NAMES: &[&str] = &[
     "B1", "B2", "B3", "B4", "B5", "B6", "S1", "S2", "S3", "S4", "S5", "M1", "M2", "M3", "L1", "D1", "D2",
-    "I1",
+    "N1", "I1",
 ];
 
 /// Where a benchmark finds what it measures.
