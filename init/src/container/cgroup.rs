@@ -155,8 +155,8 @@ impl Group {
         text
     }
 
-    /// Makes it anew when its processes were killed, with the `limits` that it had. Some kernels (6.1.172 is one) kill whatever is cloned into a cgroup
-    /// that was ever killed: they compare its count of kills with that of the parent's cgroup.
+    /// Makes it anew, with the `limits` that it had, when its processes were killed. Some kernels (6.1.172 is one) kill
+    /// whatever is cloned into a cgroup that was ever killed: they compare its count of kills with that of the parent's cgroup.
     pub(super) fn renew(&mut self, limits: &Limits) -> Result<()> {
         if !self.is_spent {
             return Ok(());
